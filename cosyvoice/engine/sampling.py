@@ -1,0 +1,117 @@
+"""Repetition-aware sampling (RAS) in NumPy, shared by every implementation of the language model.
+
+The rules (which ids are candidates, when a repetition makes the sampler fall back) are here once; the draw
+itself is a function that the caller passes, so that a PyTorch generator and a NumPy generator give the same
+candidates. Described by Chen et al. 2024 (VALL-E 2); the fallback here draws from all ids but the repeated
+one, as the released implementation does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosyvoice.config.model import SamplingConfig
+from cosyvoice.errors import GenerationError
+
+FloatArray = NDArray[np.float32]
+Multinomial = Callable[[FloatArray], int]
+"""Draws an index in proportion to non-negative weights, which need not sum to one."""
+
+
+class Candidates(NamedTuple):
+    """The nucleus: ids by falling probability, with their raw (not renormalised) probabilities."""
+
+    ids: NDArray[np.int64]
+    probabilities: FloatArray
+
+
+class Draw(NamedTuple):
+    """The chosen id, and whether a repetition made the sampler fall back."""
+
+    token: int
+    fell_back: bool
+
+
+def numpy_multinomial(generator: np.random.Generator) -> Multinomial:
+    """A draw by inversion: one uniform variate of `generator` a call."""
+
+    def draw(weights: FloatArray) -> int:
+        cumulative = np.cumsum(weights, dtype=np.float64)
+        index = int(np.searchsorted(cumulative, generator.random() * cumulative[-1], side="right"))
+        # Rounding may carry the variate to the very end, where trailing ids can have weight zero.
+        return min(index, int(np.flatnonzero(weights)[-1]))
+
+    return draw
+
+
+def softmax(scores: FloatArray) -> FloatArray:
+    """Probabilities [vocab] of scores [vocab]; a score of -inf gets zero.
+
+    Raises `GenerationError` where no score is finite or one is NaN: there is nothing to choose from.
+    """
+    scores = np.asarray(scores, dtype=np.float32)
+    peak = scores.max()
+    if not np.isfinite(peak):
+        raise GenerationError(
+            "the language model returned no usable score; its weights are damaged or every id is blocked, "
+            "so load the model again"
+        )
+    weights = np.exp(scores - peak)
+    return weights / weights.sum()
+
+
+def nucleus(probabilities: FloatArray, top_p: float, top_k: int) -> Candidates:
+    """The likeliest ids until their sum reaches `top_p`, at most `top_k` of them; always at least one.
+
+    Equal probabilities keep the order of their ids. The sum is taken in float32, one id after the other, so
+    that the border falls where the released implementation puts it.
+    """
+    order = np.argsort(-probabilities, kind="stable")[:top_k]
+    kept = probabilities[order]
+    before = np.concatenate([[np.float32(0.0)], np.cumsum(kept, dtype=np.float32)[:-1]])
+    count = int(np.count_nonzero(before < np.float32(top_p)))
+    return Candidates(order[:count], kept[:count])
+
+
+def count_in_window(token: int, history: Sequence[int], win_size: int) -> int:
+    """How often `token` occurs among the last `win_size` ids."""
+    return list(history[-win_size:]).count(token)
+
+
+def is_repeated(token: int, history: Sequence[int], config: SamplingConfig) -> bool:
+    """Whether `token` fills at least win_size * tau_r places of the last `win_size` ids.
+
+    A `tau_r` above 1 can never be reached, which turns the check off.
+    """
+    return count_in_window(token, history, config.win_size) >= config.win_size * config.tau_r
+
+
+def ras_draw(
+    scores: FloatArray, history: Sequence[int], config: SamplingConfig, multinomial: Multinomial
+) -> Draw:
+    """Choose an id from `scores` [vocab] (log-probabilities) given the ids chosen so far.
+
+    A draw from the nucleus; if it is repeated, one draw from all other ids by their full probabilities.
+    """
+    candidates = nucleus(softmax(scores), config.top_p, config.top_k)
+    token = int(candidates.ids[multinomial(candidates.probabilities)])
+    if not is_repeated(token, history, config):
+        return Draw(token, False)
+    others = np.array(scores, dtype=np.float32)
+    others[token] = -np.inf
+    return Draw(multinomial(softmax(others)), True)
+
+
+class RASSampler:
+    """`ras_draw` with its settings and its source of randomness bound: what a language model is given."""
+
+    def __init__(self, config: SamplingConfig, multinomial: Multinomial) -> None:
+        self.config = config
+        self.multinomial = multinomial
+
+    def __call__(self, scores: FloatArray, history: Sequence[int]) -> int:
+        return ras_draw(scores, history, self.config, self.multinomial).token

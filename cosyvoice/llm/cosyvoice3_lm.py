@@ -1,0 +1,33 @@
+"""The speech language model of CosyVoice 3.
+
+Its special tokens are rows of the speech embedding itself, behind the V speech tokens: sos V, eos V+1, task
+V+2, fill V+3; the further rows were reserved. The output head has no bias. The speaker embedding is not used.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from cosyvoice.config.model import LLMConfig
+from cosyvoice.errors import ConfigError
+from cosyvoice.llm.layout import SpecialTokens
+from cosyvoice.llm.speech_lm import SpeechLM
+
+
+class CosyVoice3LM(SpeechLM):
+    """Text tokens in, speech tokens out; with `end_of_prompt_id` None, no mark is required in the text."""
+
+    def __init__(self, config: LLMConfig, end_of_prompt_id: int | None = None) -> None:
+        if config.speech_extra_tokens < 4:
+            raise ConfigError(
+                f"speech_extra_tokens is {config.speech_extra_tokens}, sos, eos, task and fill need 4 rows"
+            )
+        size = config.speech_token_size
+        outputs = size + config.speech_extra_tokens
+        super().__init__(config, outputs, head_bias=False, end_of_prompt_id=end_of_prompt_id)
+        self.special = SpecialTokens(
+            sos=size, eos=size + 1, task=size + 2, fill=size + 3, stop_ids=range(size, outputs)
+        )
+
+    def embed_special(self, ids: Tensor) -> Tensor:
+        return self.speech_embedding(ids)

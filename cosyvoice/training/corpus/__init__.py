@@ -1,0 +1,1 @@
+"""The synthetic corpus: sentences spoken by free synthesisers, multiplied into many speakers by WORLD resynthesis."""

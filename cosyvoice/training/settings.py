@@ -1,0 +1,83 @@
+"""Typed settings of the trainings; the Hydra files in `cosyvoice/conf` are checked against them."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from cosyvoice.config.base import StrictModel
+from cosyvoice.config.model import (
+    FlowConfig,
+    HiFTConfig,
+    LLMConfig,
+    SpeakerEncoderConfig,
+    SpeechTokenizerConfig,
+)
+
+
+class LoopSettings(StrictModel):
+    """How long and how a training runs."""
+
+    steps: int = Field(1000, ge=1)
+    minutes: float = Field(0.0, ge=0, description="end after so much training time; 0: no limit")
+    rate: float = Field(1e-3, gt=0, description="peak learning rate")
+    warmup: float = Field(0.03, ge=0, lt=1, description="share of the run")
+    decay: float = Field(0.01, ge=0, description="weight decay")
+    clip: float = 1.0
+    ema_decay: float = 0.999
+    seed: int = 1
+    device: str = "auto"
+    threads: int = 1
+    bf16: bool = True
+    log_every: int = 50
+    validate_every: int = 500
+    save_minutes: float = 5.0
+
+
+class TokenizerSettings(StrictModel):
+    """Training of the speech tokenizer."""
+
+    loop: LoopSettings
+    model: SpeechTokenizerConfig = SpeechTokenizerConfig()
+    batch_seconds: float = 64.0
+
+
+class SpeakerSettings(StrictModel):
+    """Training of the speaker encoder."""
+
+    loop: LoopSettings
+    model: SpeakerEncoderConfig = SpeakerEncoderConfig()
+    batch: int = 48
+    crop_seconds: float = 1.8
+
+
+class LLMSettings(StrictModel):
+    """Training of the language model."""
+
+    loop: LoopSettings
+    model: LLMConfig = LLMConfig()
+    batch_tokens: int = Field(2800, description="text and speech tokens a batch, padding included")
+    pair_share: float = Field(0.5, ge=0, le=1, description="items made of two utterances of one speaker")
+    guide_layer: int = Field(2, description="layer whose first head is taught to attend to the spoken phone")
+    guide_weight: float = 0.3
+
+
+class FlowSettings(StrictModel):
+    """Training of the flow."""
+
+    loop: LoopSettings
+    model: FlowConfig = FlowConfig()
+    batch_frames: int = 2600
+
+
+class VocoderSettings(StrictModel):
+    """Training of the vocoder and of its F0 predictor."""
+
+    loop: LoopSettings
+    model: HiFTConfig = HiFTConfig()
+    batch: int = 8
+    segment_frames: int = 32
+    mel_weight: float = 1.0
+    stft_weight: float = 1.0
+    f0_weight: float = 1.0
+    gan_start: float = Field(1.0, ge=0, le=1, description="share of the run after which discriminators join; 1: never")
+    gan_weight: float = 0.1

@@ -1,0 +1,127 @@
+"""Repetition-aware sampling: candidate sets, the fallback, and draws that follow the probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from cosyvoice.config.model import SamplingConfig
+from cosyvoice.engine.sampling import (
+    Draw,
+    FloatArray,
+    Multinomial,
+    RASSampler,
+    count_in_window,
+    is_repeated,
+    nucleus,
+    numpy_multinomial,
+    ras_draw,
+    softmax,
+)
+from cosyvoice.errors import GenerationError
+
+
+def scripted(indices: Sequence[int], seen: list[FloatArray]) -> Multinomial:
+    """A draw that returns the given indices and keeps the weights it was shown."""
+    remaining = iter(indices)
+
+    def draw(weights: FloatArray) -> int:
+        seen.append(weights)
+        return next(remaining)
+
+    return draw
+
+
+def log(*probabilities: float) -> FloatArray:
+    return np.log(np.array(probabilities, dtype=np.float32))
+
+
+def test_nucleus_takes_ids_until_top_p_is_reached() -> None:
+    probabilities = np.array([0.1, 0.4, 0.2, 0.3], dtype=np.float32)
+    assert nucleus(probabilities, 0.65, 10).ids.tolist() == [1, 3]
+    assert nucleus(probabilities, 0.75, 10).ids.tolist() == [1, 3, 2]
+
+
+def test_nucleus_is_bounded_by_top_k_and_never_empty() -> None:
+    probabilities = np.array([0.1, 0.4, 0.2, 0.3], dtype=np.float32)
+    assert nucleus(probabilities, 1.0, 2).ids.tolist() == [1, 3]
+    assert nucleus(probabilities, 1e-6, 25).ids.tolist() == [1]
+
+
+def test_nucleus_orders_equal_probabilities_by_id() -> None:
+    assert nucleus(np.full(6, 1 / 6, dtype=np.float32), 1.0, 4).ids.tolist() == [0, 1, 2, 3]
+
+
+def test_nucleus_keeps_raw_probabilities() -> None:
+    candidates = nucleus(np.array([0.5, 0.25, 0.25], dtype=np.float32), 0.6, 25)
+    assert candidates.probabilities.tolist() == [0.5, 0.25]
+
+
+def test_softmax_of_blocked_scores() -> None:
+    probabilities = softmax(np.array([0.0, -np.inf, 0.0], dtype=np.float32))
+    assert probabilities.tolist() == [0.5, 0.0, 0.5]
+
+
+@pytest.mark.parametrize("scores", [[-np.inf, -np.inf], [0.0, np.nan]])
+def test_unusable_scores_are_refused(scores: list[float]) -> None:
+    with pytest.raises(GenerationError, match="no usable score"):
+        softmax(np.array(scores, dtype=np.float32))
+
+
+def test_window_counts_only_the_last_ids() -> None:
+    assert count_in_window(7, [7, 7, 1, 7, 2], 3) == 1
+    assert count_in_window(7, [], 3) == 0
+
+
+def test_repetition_threshold() -> None:
+    config = SamplingConfig(win_size=4, tau_r=0.5)
+    assert not is_repeated(3, [3, 1, 1, 1], config)
+    assert is_repeated(3, [3, 1, 3, 1], config)
+    assert not is_repeated(3, [3, 3, 1, 1, 1, 1], config)
+    assert not is_repeated(3, [3, 3, 3, 3], SamplingConfig(win_size=4, tau_r=1.1))
+
+
+def test_draw_without_repetition() -> None:
+    seen: list[FloatArray] = []
+    config = SamplingConfig(top_p=0.9, top_k=2, win_size=10, tau_r=0.1)
+    drawn = ras_draw(log(0.2, 0.5, 0.3), [0], config, scripted([1], seen))
+    assert drawn == Draw(2, False)
+    np.testing.assert_allclose(seen[0], [0.5, 0.3], rtol=1e-6)
+
+
+def test_repetition_falls_back_to_all_other_ids() -> None:
+    seen: list[FloatArray] = []
+    config = SamplingConfig(top_p=0.5, top_k=1, win_size=10, tau_r=0.1)
+    scores = log(0.2, 0.5, 0.3)
+    drawn = ras_draw(scores, [1], config, scripted([0, 0], seen))
+    assert drawn == Draw(0, True)
+    np.testing.assert_allclose(seen[1], [0.4, 0.0, 0.6], rtol=1e-6)
+    np.testing.assert_array_equal(scores, log(0.2, 0.5, 0.3))  # the caller's scores are left alone
+
+
+def test_numpy_draws_follow_the_weights_and_the_seed() -> None:
+    weights = np.array([0.0, 0.3, 0.1, 0.0], dtype=np.float32)  # not normalised
+    draw = numpy_multinomial(np.random.default_rng(0))
+    ids = [draw(weights) for _ in range(4000)]
+    assert set(ids) == {1, 2}
+    assert np.mean(np.array(ids) == 1) == pytest.approx(0.75, abs=0.03)
+    again = numpy_multinomial(np.random.default_rng(0))
+    assert [again(weights) for _ in range(50)] == ids[:50]
+
+
+def test_numpy_draw_at_the_very_end_has_weight() -> None:
+    class Last:
+        def random(self) -> float:
+            return 1.0
+
+    draw = numpy_multinomial(Last())  # type: ignore[arg-type]
+    assert draw(np.array([0.5, 0.5, 0.0], dtype=np.float32)) == 1
+
+
+def test_sampler_binds_settings_and_randomness() -> None:
+    config = SamplingConfig(top_p=0.8, top_k=3, win_size=0, tau_r=2.0)
+    scores = log(0.4, 0.3, 0.2, 0.1)
+    first, second = (RASSampler(config, numpy_multinomial(np.random.default_rng(3))) for _ in range(2))
+    assert [first(scores, []) for _ in range(20)] == [second(scores, []) for _ in range(20)]
