@@ -1,4 +1,4 @@
-"""The two text frontends behind one protocol: phones for the small model, Qwen2's tokenizer for released ones."""
+"""Text frontends behind one protocol: phones for the small model, Qwen2's tokenizer for released ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,17 @@ from cosyvoice.text.qwen_tokenizer import QwenTokenizer
 
 _CONTROL_MARK = regex.compile(r"<\|[^|]*\|>|\[[^\]]*\]|</?(?:strong|laughter)>")
 # Scripts of the languages that the released models were trained on; Greek letters are common in formulas.
-_KNOWN_SCRIPTS = ("Latin", "Han", "Hiragana", "Katakana", "Hangul", "Cyrillic", "Greek", "Common", "Inherited")
+_KNOWN_SCRIPTS = (
+    "Latin",
+    "Han",
+    "Hiragana",
+    "Katakana",
+    "Hangul",
+    "Cyrillic",
+    "Greek",
+    "Common",
+    "Inherited",
+)
 _FOREIGN = regex.compile("(?![" + "".join(rf"\p{{Script={name}}}" for name in _KNOWN_SCRIPTS) + r"])\p{L}")
 # Phones that one character stands for, on average over running text.
 _PHONES_PER_CHARACTER = (

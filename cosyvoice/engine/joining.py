@@ -1,7 +1,8 @@
-"""Pieces of a text joined into one signal: no clicks, no long silence at their edges, a short pause between them.
+"""Pieces of a text joined into one signal: no clicks, no long silence at their edges, a short pause between
+them.
 
-Trimming needs to know what follows, so trailing silence is held back until sound comes or the piece ends. What is
-given out in total depends on the samples alone, never on how they were cut into chunks.
+Trimming needs to know what follows, so trailing silence is held back until sound comes or the piece ends.
+What is given out in total depends on the samples alone, never on how they were cut into chunks.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class Joining:
 
     def pause_after(self, text: str) -> float:
         """Seconds of silence between a piece that reads `text` and the next one."""
-        return self.sentence_pause if text.rstrip(" \"'”’)]").endswith(tuple(".?!。？！")) else self.clause_pause
+        return (
+            self.sentence_pause if text.rstrip(" \"'”’)]").endswith(tuple(".?!。？！")) else self.clause_pause
+        )
 
 
 class PieceEdges:
@@ -62,7 +65,8 @@ class PieceEdges:
         """The rest of the piece."""
         sounds = np.flatnonzero(np.abs(self._held) >= self._silence)
         if self._sounded:
-            # Held back is at most the fade and the silence behind it, whose first sample is below the threshold.
+            # Held back is at most the fade and the silence behind it, whose first sample is below the
+            # threshold.
             last = int(sounds[-1]) + 1 if sounds.size else 0
             self._held = self._held[: last + self._tail]
         count = min(self._fade, len(self._held))

@@ -1,7 +1,7 @@
 """Speech tokenizer and speaker encoder on ONNX Runtime, the form in which every model brings them.
 
-Inputs and outputs are taken by position, since exporters name them differently. A session is made when the first
-reference is encoded: who speaks with a finished voice never loads these networks.
+Inputs and outputs are taken by position, since exporters name them differently. A session is made when the
+first reference is encoded: who speaks with a finished voice never loads these networks.
 """
 
 from __future__ import annotations
@@ -36,12 +36,15 @@ class _LazySession:
         names = [item.name for item in session.get_inputs()]
         if len(names) != len(inputs):
             raise ModelError(
-                f"{self.path} takes {len(names)} inputs instead of {len(inputs)}; it is not the file of this model"
+                f"{self.path} takes {len(names)} inputs instead of {len(inputs)}; "
+                "it is not the file of this model"
             )
         try:
             output: NDArray[Any] = session.run(None, dict(zip(names, inputs, strict=True)))[0]
         except Exception as error:  # ONNX Runtime's exceptions have no common public base
-            raise ModelError(f"{self.path} cannot be run ({_first_line(error)}); copy the model again") from None
+            raise ModelError(
+                f"{self.path} cannot be run ({_first_line(error)}); copy the model again"
+            ) from None
         return output
 
     def _get(self) -> Any:
@@ -52,7 +55,9 @@ class _LazySession:
 
     def _make(self) -> Any:
         if not self.path.is_file():
-            raise ModelError(f"{self.path} is missing, which cloning needs; copy the complete model directory")
+            raise ModelError(
+                f"{self.path} is missing, which cloning needs; copy the complete model directory"
+            )
         try:
             import onnxruntime
         except ImportError:
@@ -65,11 +70,13 @@ class _LazySession:
         try:
             return onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise ModelError(f"{self.path} is no intact ONNX file ({_first_line(error)}); copy it again") from None
+            raise ModelError(
+                f"{self.path} is no intact ONNX file ({_first_line(error)}); copy it again"
+            ) from None
 
 
 class OnnxSpeechTokenizer:
-    """Samples [time] at 16 kHz to token ids [tokens]: Whisper log-mel, then (feats [1, 128, T], length [1])."""
+    """Samples at 16 kHz to token ids: Whisper's log-mel, then the graph (feats [1, 128, T], length [1])."""
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._session = _LazySession(path, threads)
@@ -91,7 +98,9 @@ class OnnxSpeakerEncoder:
 
     def __call__(self, samples: FloatArray) -> FloatArray:
         """See `SpeakerEncoder`. Raises `AudioError` for too few samples, `ModelError` for a damaged file."""
-        return self._session.run(self._features(samples)[None].astype(np.float32)).reshape(-1).astype(np.float32)
+        return (
+            self._session.run(self._features(samples)[None].astype(np.float32)).reshape(-1).astype(np.float32)
+        )
 
 
 def _first_line(error: Exception) -> str:

@@ -1,9 +1,9 @@
 """What the engine asks of an implementation of the networks: one protocol a stage.
 
-The pipeline knows the networks only through these protocols, so PyTorch and any other runtime can stand behind
-them. Everything that is remembered between two steps lives in a state that the stage makes and the caller keeps
-and passes back; a stage itself remembers nothing of a request, so requests can never touch each other's state.
-All arrays are NumPy arrays of one utterance, without a batch dimension, time first.
+The pipeline knows the networks only through these protocols, so PyTorch and any other runtime can stand
+behind them. Everything that is remembered between two steps lives in a state that the stage makes and the
+caller keeps and passes back; a stage itself remembers nothing of a request, so requests can never touch each
+other's state. All arrays are NumPy arrays of one utterance, without a batch dimension, time first.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class LLMStage(Protocol):
     def step(self, token: int | None, state: State) -> tuple[FloatArray, State]:
         """Append `token`, the choice of the last step (None in the first one).
 
-        Returns the log-probabilities [outputs] of the next id. A batched implementation may gather the steps of
-        requests that run at the same time; the result of each must not depend on the others.
+        Returns the log-probabilities [outputs] of the next id. A batched implementation may gather the steps
+        of requests that run at the same time; the result of each must not depend on the others.
         """
         ...
 
@@ -89,7 +89,8 @@ class FlowStage(Protocol):
     def step(self, chunk: TokenChunk, state: State) -> tuple[FloatArray, State]:
         """Log-mel [frames, n_mels] of the frames that are new since the last step.
 
-        Raises `GenerationError` where the tokens so far are too few to give a frame, or the utterance too long.
+        Raises `GenerationError` where the tokens so far are too few to give a frame, or the utterance too
+        long.
         """
         ...
 

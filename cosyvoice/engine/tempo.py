@@ -1,8 +1,9 @@
-"""Faster and slower speech, by linear interpolation of the mel along time, for a whole utterance or in chunks.
+"""Faster and slower speech, by linear interpolation of the mel along time, for a whole utterance or in
+chunks.
 
 Output frame i lies at position (i + 0.5) * step - 0.5 of the input, limited to its ends. The released
-implementation takes step = T / int(T / speed) of the whole utterance of T frames; a stream does not know T and
-takes step = speed, which differs by less than one frame over the utterance.
+implementation takes step = T / int(T / speed) of the whole utterance of T frames; a stream does not know T
+and takes step = speed, which differs by less than one frame over the utterance.
 """
 
 from __future__ import annotations
@@ -63,9 +64,7 @@ class MelStretcher:
         return output
 
 
-def _interpolate(
-    mel: FloatArray, first: int, start: int, count: int, step: float, frames: int
-) -> FloatArray:
+def _interpolate(mel: FloatArray, first: int, start: int, count: int, step: float, frames: int) -> FloatArray:
     """Output frames `start` to `start + count`; `mel` holds the input from frame `first` to `frames`."""
     position = np.clip((np.arange(start, start + count) + 0.5) * step - 0.5, 0.0, frames - 1)
     left = np.floor(position).astype(np.int64)

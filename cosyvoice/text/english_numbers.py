@@ -116,13 +116,17 @@ class EnglishNumbers:
             self._wetext = Normalizer(lang="en", operator="tn")
 
     def _wetext_reading(self, text: str) -> str:
+        """wetext's reading; its tagger refuses some signs, so text is halved until one word is left as is."""
         if not re.search(r"\d", text):
             return text
         try:
             read = str(self._wetext.normalize(text))
         except AssertionError:
-            # Its tagger refuses a few signs it has no rule for; the plain reading of digits takes over.
-            return text
+            words = text.split(" ")
+            middle = len(words) // 2
+            if not middle:
+                return text
+            return " ".join(self._wetext_reading(" ".join(part)) for part in (words[:middle], words[middle:]))
         return _DATE_BEFORE_YEAR.sub(" ", read.replace("\\", ""))
 
     def _money(self, match: re.Match[str]) -> str:

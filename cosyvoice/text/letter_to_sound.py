@@ -3,7 +3,7 @@
 A stack of convolutions reads the letters of the whole word; then, letter by letter, a small readout
 chooses the letter's chunk of zero to two phones, given the two chunks before it and how many stressed
 vowels the word has so far (which is what keeps stress consistent). Beam search takes the likeliest
-sequence. The weights ship as half-precision arrays of a third of a megabyte; nothing but NumPy runs them.
+sequence. The weights ship as half-precision arrays of 0.6 megabytes; nothing but NumPy runs them.
 """
 
 from __future__ import annotations

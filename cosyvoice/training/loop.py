@@ -141,16 +141,27 @@ class Trainer:
     def context(self) -> Context:
         return Context(self.step, self.progress(), self.device, self.generator, self.folder)
 
+    @property
+    def done(self) -> bool:
+        """Whether the run has reached its end and was scored there."""
+        path = self.folder / "scores.json"
+        return self.progress() >= 1.0 and path.exists() and json.loads(path.read_text())["step"] == self.step
+
     def run(self) -> dict[str, float]:
-        """Train to the end; returns the last validation scores. Raises `GenerationError` if the loss diverges."""
+        """Train to the end; returns the last validation scores. Raises `GenerationError` if the loss diverges.
+
+        `KeyboardInterrupt` is passed on after a checkpoint is saved.
+        """
         settings = self.settings
         torch.set_num_threads(settings.threads)
         writer = SummaryWriter(self.folder / "tensorboard")
         sums: dict[str, float] = defaultdict(float)
         count, last_save = 0, time.monotonic()
         scores: dict[str, float] = {}
+        begun, random = -1, self._random_state()
         try:
             while self.progress() < 1.0:
+                begun, random = self.step, self._random_state()
                 self._set_learning_rate()
                 for module in self.task.modules().values():
                     module.train()
@@ -173,6 +184,12 @@ class Trainer:
                     last_save = time.monotonic()
             scores = self._validate(writer)
             self.save()
+        except KeyboardInterrupt:
+            if self.step == begun:
+                # The step that was cut short runs again, from the draws that it began with.
+                self._set_random_state(random)
+            self.save()
+            raise
         finally:
             writer.close()
         return scores
@@ -205,6 +222,18 @@ class Trainer:
         """Context in which the modules hold their averaged weights."""
         return _Swap(self.task.modules(), self.average.values)
 
+    def _random_state(self) -> dict[str, Tensor]:
+        state = {"generator": self.generator.get_state(), "torch_rng": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def _set_random_state(self, state: dict[str, Any]) -> None:
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch_rng"])
+        if self.device.type == "cuda" and "cuda_rng" in state:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+
     def save(self) -> None:
         """Write everything that a resumed run needs; the file is whole or absent."""
         state = {
@@ -213,8 +242,7 @@ class Trainer:
             "modules": {name: module.state_dict() for name, module in self.task.modules().items()},
             "average": self.average.values,
             "optimizers": [optimizer.state_dict() for optimizer in self.task.optimizers()],
-            "generator": self.generator.get_state(),
-            "torch_rng": torch.get_rng_state(),
+            **self._random_state(),
             "history": dict(self.history),
         }
         partial = self.checkpoint_path.with_suffix(".partial")
@@ -232,8 +260,7 @@ class Trainer:
                 self.average.values[name][key].copy_(value)
         for optimizer, saved in zip(self.task.optimizers(), state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        self.generator.set_state(state["generator"])
-        torch.set_rng_state(state["torch_rng"])
+        self._set_random_state(state)
         for key, values in state["history"].items():
             self.history[key] = [(int(step), float(value)) for step, value in values]
         log.info("%s resumes at step %d", self.task.name, self.step)

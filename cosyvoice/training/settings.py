@@ -81,3 +81,22 @@ class VocoderSettings(StrictModel):
     f0_weight: float = 1.0
     gan_start: float = Field(1.0, ge=0, le=1, description="share of the run after which discriminators join; 1: never")
     gan_weight: float = 0.1
+
+
+class CorpusSettings(StrictModel):
+    """What the corpus holds. Speakers are the base voices and warped copies of them."""
+
+    seed: int = 1
+    sentences: int = 6500
+    shares: tuple[float, float, float] = (0.3, 0.1, 0.6)
+    """Shares of fortunes, Bible and generated sentences."""
+    base_sentences: int = 240
+    """Sentences that each unwarped base voice speaks."""
+    speakers: int = 110
+    """Warped training speakers."""
+    speaker_sentences: int = 34
+    validation_speakers: int = 8
+    test_speakers: int = 14
+    held_out_sentences: int = 16
+    block: int = 60
+    """Sentences a shard."""

@@ -1,7 +1,8 @@
 """What makes a recording unfit as a reference, found before any network runs.
 
-A bad reference gives a bad voice without any further sign, so every check names what is wrong with the recording
-and what to do about it. The limits are generous: they refuse what cannot work, not what could be better.
+A bad reference gives a bad voice without any further sign, so every check names what is wrong with the
+recording and what to do about it. The limits are generous: they refuse what cannot work, not what could be
+better.
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ def check_transcript(phones: int, seconds: float, transcript: str) -> None:
         return
     problem = "more than can be said" if rate > fastest else "too little"
     raise VoiceError(
-        f"the transcript {_shortened(transcript)!r} ({phones} phones) is {problem} for {seconds:.1f} s of speech; "
-        "write exactly what the reference says, or leave the transcript out"
+        f"the transcript {_shortened(transcript)!r} ({phones} phones) is {problem} for {seconds:.1f} s of "
+        "speech; write exactly what the reference says, or leave the transcript out"
     )
 
 

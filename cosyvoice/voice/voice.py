@@ -1,7 +1,8 @@
 """A voice: everything the model needs to speak as somebody, as one safetensors file.
 
-The file holds three tensors and, in its metadata, the words that belong to them; nothing is ever unpickled. The
-mel is half precision in memory as on disk, so that a voice speaks the same samples before and after it is saved.
+The file holds three tensors and, in its metadata, the words that belong to them; nothing is ever unpickled.
+The mel is half precision in memory as on disk, so that a voice speaks the same samples before and after it is
+saved.
 """
 
 from __future__ import annotations
@@ -52,11 +53,15 @@ class Voice:
         tokens = np.asarray(self.speech_token)
         mel, embedding = np.asarray(self.mel), np.asarray(self.speaker_embedding)
         if tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer):
-            raise VoiceError(f"voice {self.name!r}: speech tokens must be whole numbers [tokens]; make it again")
+            raise VoiceError(
+                f"voice {self.name!r}: speech tokens must be whole numbers [tokens]; make it again"
+            )
         if mel.ndim != 2 or not np.issubdtype(mel.dtype, np.floating):
             raise VoiceError(f"voice {self.name!r}: the mel must be [frames, n_mels]; make the voice again")
         if embedding.ndim != 1 or not np.issubdtype(embedding.dtype, np.floating) or embedding.size == 0:
-            raise VoiceError(f"voice {self.name!r}: the speaker embedding must be a vector; make the voice again")
+            raise VoiceError(
+                f"voice {self.name!r}: the speaker embedding must be a vector; make the voice again"
+            )
         if not (np.isfinite(mel).all() and np.isfinite(embedding).all()):
             raise VoiceError(f"voice {self.name!r} holds values that are not finite; make it again")
         for name, value in (("speech_token", tokens.astype(np.int32)), ("mel", mel.astype(np.float16)),
@@ -90,8 +95,11 @@ class Voice:
         except (SafetensorError, OSError, ValueError, TypeError) as error:
             raise VoiceError(f"{path} is no intact voice file ({error}); copy it again") from None
         if metadata.get("format") != FORMAT or len(tensors) < len(_TENSORS):
-            raise VoiceError(f"{path} is a safetensors file but not a voice; make one with 'cosyvoice voices add'")
-        return cls(**tensors, **_read_words(metadata.get("voice", ""), path))
+            raise VoiceError(
+                f"{path} is a safetensors file but not a voice; make one with 'cosyvoice voices add'"
+            )
+        words: dict[str, Any] = _read_words(metadata.get("voice", ""), path)
+        return cls(**tensors, **words)
 
 
 def _word_fields() -> list[Any]:

@@ -36,6 +36,7 @@ def numbers() -> EnglishNumbers:
         ("24/7, 9/11, call 911!", "twenty four seven, nine eleven, call nine one one!"),
         ("1/2 cup", "one half cup"),
         ("It was 3. Then 4.", "It was three. Then four."),
+        ("A/B at 72°F: 5 km", "A/B at seventy two degrees Fahrenheit: five kilometers"),
     ],
 )
 def test_readings(numbers: EnglishNumbers, text: str, words: str) -> None:

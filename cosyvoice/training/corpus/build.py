@@ -21,35 +21,24 @@ import soundfile
 import soxr
 from rich.progress import track
 
-from cosyvoice.config.base import StrictModel
 from cosyvoice.errors import ConfigError
 from cosyvoice.training.corpus.resynthesis import Warp, resynthesise
 from cosyvoice.training.corpus.sentences import SPLITS, sentence_pool
-from cosyvoice.training.corpus.synthesisers import BASE_VOICES, PAUSE, BaseVoice, Flite, Spoken, festival_speak
+from cosyvoice.training.corpus.synthesisers import (
+    BASE_VOICES,
+    PAUSE,
+    BaseVoice,
+    Flite,
+    Spoken,
+    festival_speak,
+    require_synthesisers,
+)
+from cosyvoice.training.settings import CorpusSettings
 
 SAMPLE_RATE = 24000
 HOP = 480
 EDGE = 0.09
 """Silence (s) kept before the first and behind the last phone."""
-
-
-class CorpusSettings(StrictModel):
-    """What the corpus holds. Speakers are the base voices and warped copies of them."""
-
-    seed: int = 1
-    sentences: int = 6500
-    shares: tuple[float, float, float] = (0.3, 0.1, 0.6)
-    """Shares of fortunes, Bible and generated sentences."""
-    base_sentences: int = 240
-    """Sentences that each unwarped base voice speaks."""
-    speakers: int = 110
-    """Warped training speakers."""
-    speaker_sentences: int = 34
-    validation_speakers: int = 8
-    test_speakers: int = 14
-    held_out_sentences: int = 16
-    block: int = 60
-    """Sentences a shard."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +190,7 @@ def build_corpus(out: Path, settings: CorpusSettings, workers: int = 2) -> float
     """Write the corpus into `out`, as `NAME.parquet` shards with `settings.json` and `speakers.json`.
 
     Shards that exist are kept, so a run that was killed resumes. Returns the hours of speech that this call added.
-    Raises `ConfigError` where `out` holds a corpus of other settings.
+    Raises `ConfigError` where `out` holds a corpus of other settings, `MissingDependencyError` without synthesisers.
     """
     out.mkdir(parents=True, exist_ok=True)
     record = out / "settings.json"
@@ -214,6 +203,9 @@ def build_corpus(out: Path, settings: CorpusSettings, workers: int = 2) -> float
     (out / "speakers.json").write_text(json.dumps(speakers, indent=1))
     jobs = [(block, out / f"{block.name}.parquet") for block in blocks]
     jobs = [job for job in jobs if not job[1].exists()]
+    if jobs:
+        # A worker that cannot start is replaced for ever: what is missing has to show here.
+        require_synthesisers()
     seconds = 0.0
     with multiprocessing.get_context("spawn").Pool(workers, _start_worker) as pool:
         for added in track(pool.imap(_build_block, jobs), total=len(jobs), description="corpus"):

@@ -204,12 +204,23 @@ _FESTIVAL_SCRIPT = """
 """
 
 
-def festival_speak(identifier: str, texts: list[str], duration_stretch: float = 1.0) -> list[Spoken]:
-    """Speak all `texts` with one run of festival."""
+def require_synthesisers() -> None:
+    """Raises `MissingDependencyError`, with the command that installs them, unless both synthesisers are there."""
+    Flite()
+    _require_festival()
+
+
+def _require_festival() -> None:
     if shutil.which("festival") is None:
         raise MissingDependencyError(
-            "the corpus needs festival: apt-get install festival festvox-us-slt-hts festvox-kallpc16k festvox-kdlpc16k"
+            "the corpus needs festival: "
+            "apt-get install festival festvox-us-slt-hts festvox-kallpc16k festvox-kdlpc16k"
         )
+
+
+def festival_speak(identifier: str, texts: list[str], duration_stretch: float = 1.0) -> list[Spoken]:
+    """Speak all `texts` with one run of festival."""
+    _require_festival()
     with tempfile.TemporaryDirectory() as folder:
         script = [f"(voice_{identifier})", f"(Parameter.set 'Duration_Stretch {duration_stretch})", _FESTIVAL_SCRIPT]
         for i, text in enumerate(texts):

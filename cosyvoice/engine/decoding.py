@@ -1,0 +1,68 @@
+"""The loop that turns scores into speech tokens, for any implementation of the language model.
+
+Which ids stop it and which are forbidden at the start are rules of the model's generation and come as an
+argument. The random numbers of a piece come from a generator of its own, so that pieces, retries and
+concurrent requests cannot shift each other's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cosyvoice.engine.stages import FloatArray, LLMInput, LLMStage
+
+Sampler = Callable[[FloatArray, Sequence[int]], int]
+"""Chooses an output id from log-probabilities [outputs] and the ids chosen so far."""
+
+
+@dataclass(frozen=True)
+class DecodingRules:
+    """When decoding may and must end."""
+
+    stop_ids: Container[int]
+    blocked_before_minimum: Sequence[int]
+    """Ids that cannot be chosen before `minimum` tokens."""
+    minimum: int
+    maximum: int
+
+
+def piece_generator(seed: int, piece: int, attempt: int) -> np.random.Generator:
+    """The source of all randomness of one attempt at one piece."""
+    return np.random.default_rng([seed, piece, attempt])
+
+
+def decode(
+    stage: LLMStage, inputs: LLMInput, sampler: Sampler, rules: DecodingRules
+) -> Generator[int, None, None]:
+    """Yield speech tokens until a stop id (not yielded) or the maximum.
+
+    The state is released however the iteration ends, also when it is abandoned.
+    """
+    state = stage.init_state(inputs)
+    history: list[int] = []
+    token: int | None = None
+    try:
+        while len(history) < rules.maximum:
+            scores, state = stage.step(token, state)
+            if len(history) < rules.minimum and rules.blocked_before_minimum:
+                scores = scores.copy()
+                scores[list(rules.blocked_before_minimum)] = -np.inf
+            token = sampler(scores, history)
+            if token in rules.stop_ids:
+                return
+            history.append(token)
+            yield token
+    finally:
+        stage.release(state)
+
+
+def thin_out_runs(tokens: Iterator[int], thinned: Container[int], longest: int) -> Iterator[int]:
+    """`tokens` without those of `thinned` that follow `longest` others of `thinned` directly."""
+    run = 0
+    for token in tokens:
+        run = run + 1 if token in thinned else 0
+        if run <= longest:
+            yield token

@@ -1,0 +1,218 @@
+"""The generations of CosyVoice as a hierarchy: each class adds what its generation added and nothing else.
+
+A model joins the stages of one implementation with the rules of its generation: what is made of a reference,
+what the language model is prompted with, which ids stop it, what becomes of its tokens. How a text becomes
+audio with it, with seeds, retries and streaming, is the business of the pipeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cosyvoice.audio.mel import LogMel
+from cosyvoice.audio.resample import sinc_resample
+from cosyvoice.config.model import ModelConfig
+from cosyvoice.engine.decoding import DecodingRules, Sampler, decode, thin_out_runs
+from cosyvoice.engine.prompt_encoders import PROMPT_SAMPLE_RATE
+from cosyvoice.engine.stages import FloatArray, FlowInput, IntArray, LLMInput, Stages
+from cosyvoice.errors import AudioError, ConfigError, VoiceError
+from cosyvoice.voice.voice import Voice
+
+END_OF_PROMPT = "<|endofprompt|>"
+DEFAULT_INSTRUCTION = "You are a helpful assistant."
+"""What the released V3 models were trained to read before the end-of-prompt mark."""
+
+
+@dataclass(frozen=True)
+class ReferenceFeatures:
+    """What the prompt encoders make of a reference, lengths aligned."""
+
+    speech_token: IntArray
+    mel: FloatArray
+    speaker_embedding: FloatArray
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The conditions of an utterance in the form that the stages take."""
+
+    text: Sequence[int]
+    """Text tokens for the language model."""
+    speech_token: Sequence[int]
+    """Speech tokens for the language model; none where the text of the reference is not known or not used."""
+    flow: FlowInput
+    seconds_per_phone: float | None = None
+    """The pace of the reference, where its transcript is known."""
+
+
+class CosyVoiceModel:
+    """What every generation does: zero-shot and cross-lingual speech.
+
+    The language model continues the speech tokens of the reference, whose transcript stands before the text.
+    Without a transcript (cross-lingual) it gets neither, and the reference conditions the flow alone.
+    """
+
+    def __init__(self, config: ModelConfig, stages: Stages) -> None:
+        self.config = config
+        self.stages = stages
+        self._mel = LogMel(config.mel)
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the samples that the vocoder gives, in Hz."""
+        return self.config.hift.sampling_rate
+
+    @property
+    def token_rate(self) -> int:
+        """Speech tokens a second."""
+        return self.config.flow.input_frame_rate
+
+    @property
+    def stop_ids(self) -> range:
+        """Output ids that end an utterance; the first is the one that may be forbidden at the start."""
+        return range(self.config.llm.speech_token_size, self.config.llm.speech_token_size + 1)
+
+    def encode_reference(self, samples: FloatArray, sample_rate: int) -> ReferenceFeatures:
+        """Speech tokens, mel and speaker embedding of mono `samples` [time].
+
+        Raises `AudioError` for audio too short to give a token, `ModelError` where an encoder is missing.
+        """
+        at_16k = sinc_resample(samples, sample_rate, PROMPT_SAMPLE_RATE)
+        tokens = self.stages.speech_tokenizer(at_16k)
+        embedding = self.stages.speaker_encoder(at_16k)
+        mel = self._mel(sinc_resample(samples, sample_rate, self.config.mel.sample_rate))
+        tokens, mel = self.align(tokens, mel)
+        if len(tokens) == 0:
+            raise AudioError("the reference is too short to give a single speech token; give at least 1 s")
+        return ReferenceFeatures(tokens, mel, embedding)
+
+    def align(self, tokens: IntArray, mel: FloatArray) -> tuple[IntArray, FloatArray]:
+        """Reference tokens [tokens] and mel [frames, n_mels] as the flow takes them together."""
+        return tokens, mel
+
+    def transcript_text(self, transcript: str) -> str:
+        """The transcript of a reference as the language model reads it."""
+        return transcript
+
+    def check_voice(self, voice: Voice) -> None:
+        """Raise `VoiceError` for a voice that was made for another model."""
+        config = self.config
+        if voice.model and voice.model != config.name:
+            raise VoiceError(
+                f"the voice {voice.name!r} was made for the model {voice.model!r}, this one is "
+                f"{config.name!r}; clone it again from its recording"
+            )
+        fits = (
+            voice.mel.shape[1] == config.mel.n_mels
+            and len(voice.speaker_embedding) == config.flow.speaker_embedding_dim
+            and (len(voice.speech_token) == 0 or voice.speech_token.min() >= 0)
+            and (len(voice.speech_token) == 0 or voice.speech_token.max() < config.llm.speech_token_size)
+        )
+        if not fits:
+            raise VoiceError(
+                f"the voice {voice.name!r} was made for another model; clone it again from its recording"
+            )
+
+    def prompt(self, voice: Voice, instruct: str | None = None) -> Prompt:
+        """Conditions of speech with `voice`; `instruct` says how to speak.
+
+        Raises `ConfigError` for an instruction that this model cannot follow, `VoiceError` for a foreign
+        voice.
+        """
+        self.check_voice(voice)
+        mel = voice.mel.astype(np.float32)
+        flow = FlowInput(voice.speech_token, mel, voice.speaker_embedding)
+        if instruct is not None:
+            return Prompt(self.stages.text.encode_prompt(self.instruction_text(instruct)), (), flow)
+        if not voice.transcript:
+            return Prompt(self._cross_lingual_text(), (), flow)
+        text = self.transcript_text(voice.transcript)
+        seconds = len(voice.speech_token) / self.token_rate
+        pace = seconds / max(self.stages.text.count_phones(text), 1)
+        tokens = voice.speech_token.tolist()
+        return Prompt(self.stages.text.encode_prompt(text), tokens, flow, pace)
+
+    def instruction_text(self, instruct: str) -> str:
+        """An instruction as the language model reads it."""
+        raise ConfigError(f"the model {self.config.name!r} follows no instructions; leave 'instruct' out")
+
+    def _cross_lingual_text(self) -> Sequence[int]:
+        """Text tokens that stand before the text where nothing is known of the reference's."""
+        return ()
+
+    def decoding_rules(self, text_length: int, limit: int | None = None) -> DecodingRules:
+        """Lengths in tokens for a text of `text_length` text tokens (prompt excluded), at most `limit`."""
+        llm = self.config.llm
+        maximum = int(text_length * llm.max_token_text_ratio)
+        blocked = list(self.stop_ids) if llm.enforce_min_len else [llm.speech_token_size]
+        minimum = int(text_length * llm.min_token_text_ratio)
+        return DecodingRules(
+            self.stop_ids, blocked, minimum, maximum if limit is None else min(maximum, limit)
+        )
+
+    def generate(
+        self, text: Sequence[int], prompt: Prompt, sampler: Sampler, limit: int | None = None
+    ) -> Generator[int, None, None]:
+        """Speech tokens of `text`, as the language model chose them."""
+        inputs = LLMInput(text, prompt.text, prompt.speech_token)
+        return decode(self.stages.llm, inputs, sampler, self.decoding_rules(len(text), limit))
+
+    def spoken(self, tokens: Iterator[int]) -> Iterator[int]:
+        """Those of the generated tokens that are handed to the flow."""
+        return tokens
+
+
+class CosyVoice2Model(CosyVoiceModel):
+    """Adds a reserve of stop ids, tokens and mel at a fixed ratio, and a causal flow for streaming."""
+
+    @property
+    def stop_ids(self) -> range:
+        llm = self.config.llm
+        return range(llm.speech_token_size, llm.speech_token_size + llm.speech_extra_tokens)
+
+    @property
+    def lookahead(self) -> int:
+        """Tokens that the flow only looks at while the utterance goes on."""
+        return self.config.flow.pre_lookahead_len
+
+    @property
+    def attention_chunk(self) -> int:
+        """Tokens of a chunk of the flow's masks."""
+        return self.config.flow.dit.static_chunk_size // self.config.flow.token_mel_ratio
+
+    def align(self, tokens: IntArray, mel: FloatArray) -> tuple[IntArray, FloatArray]:
+        """Both cut to the shorter one, so that every token has its frames."""
+        ratio = self.config.flow.token_mel_ratio
+        count = min(len(mel) // ratio, len(tokens))
+        return tokens[:count], mel[: count * ratio]
+
+
+class CosyVoice3Model(CosyVoice2Model):
+    """Adds instructions before an end-of-prompt mark, and a limit to runs of silent tokens.
+
+    Models without the mark (`end_of_prompt_id` None, such as the small one) take no instructions.
+    """
+
+    def transcript_text(self, transcript: str) -> str:
+        """The transcript behind the instruction that every prompt of the released models begins with."""
+        if self.config.end_of_prompt_id is None or END_OF_PROMPT in transcript:
+            return transcript
+        return f"{DEFAULT_INSTRUCTION}{END_OF_PROMPT}{transcript}"
+
+    def instruction_text(self, instruct: str) -> str:
+        if self.config.end_of_prompt_id is None:
+            return super().instruction_text(instruct)
+        if END_OF_PROMPT in instruct:
+            return instruct
+        return f"{DEFAULT_INSTRUCTION} {instruct.strip()}{END_OF_PROMPT}"
+
+    def _cross_lingual_text(self) -> Sequence[int]:
+        if self.config.end_of_prompt_id is None:
+            return ()
+        return self.stages.text.encode_prompt(f"{DEFAULT_INSTRUCTION}{END_OF_PROMPT}")
+
+    def spoken(self, tokens: Iterator[int]) -> Iterator[int]:
+        return thin_out_runs(tokens, frozenset(self.config.silent_tokens), self.config.max_silent_run)

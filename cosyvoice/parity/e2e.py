@@ -1,0 +1,388 @@
+"""Parity of the whole system: prompt frontend, speech from given tokens, whole and streamed.
+
+Everything goes the way of a user's request, through the pipeline's session and the stages of the reference
+implementation. Only the language model is replaced, by one whose scores leave no choice but the recorded
+speech tokens, and what keeps real speech in order (quality guard, trimming of pieces) is turned off. The
+networks are observed where the stages call them. A recorded tensor that nothing here reproduces becomes a
+failing row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cosyvoice.audio.io import read_audio
+from cosyvoice.audio.mel import LogMel
+from cosyvoice.audio.resample import sinc_resample
+from cosyvoice.checkpoint.released import load_spk2info
+from cosyvoice.config.model import SamplingConfig
+from cosyvoice.engine.guard import Guard
+from cosyvoice.engine.joining import Joining
+from cosyvoice.engine.models import CosyVoice3Model, Prompt, ReferenceFeatures
+from cosyvoice.engine.prompt_encoders import PROMPT_SAMPLE_RATE
+from cosyvoice.engine.session import Request, Session
+from cosyvoice.engine.speech import Report
+from cosyvoice.engine.stages import FloatArray, FlowInput, LLMInput
+from cosyvoice.engine.streaming import ChunkSchedule, StreamingConfig
+from cosyvoice.errors import ModelError
+from cosyvoice.parity.golden import F0_TOLERANCE, TOLERANCE, ParityFolder, Row, Topic, compare, exact
+from cosyvoice.reference.loading import load_reference_model
+from cosyvoice.reference.stages import TorchFlowStage, TorchVocoderStage
+from cosyvoice.voice.voice import Voice
+
+PROMPT_WAV, SOURCE_WAV = "prompt_24k.wav", "source_16k.wav"
+"""Where the record does not name its recordings."""
+
+_CASE = re.compile(r"(zero_shot|cross_lingual|instruct2|sft|vc)(?:_speed(\d+(?:\.\d+)?))?(_stream)?")
+_DISTINCT = "distinct_tokens_"
+_STREAMING = StreamingConfig(mode="released")
+_NO_GUARD = Guard(
+    retries=0,
+    slack_seconds=1e6,
+    shortest=0.0,
+    longest_period=0,
+    silence_seconds=1e6,
+    silence_level=0.0,
+)
+_NO_TRIMMING = Joining(silence=0.0, head=0.0, tail=0.0, fade=0.0, sentence_pause=0.0, clause_pause=0.0)
+
+
+def check(folder: ParityFolder, generation: str = "v3") -> Iterator[Row]:
+    """One row for every tensor of the topic `vN_e2e`, and for the calls and settings that it describes."""
+    if generation != "v3":
+        raise ModelError(f"the pipeline of {generation} cannot be checked; there is one for v3 only")
+    topic = folder.topic(f"{generation}_e2e")
+    report = _Report(topic)
+    setup = _Setup.load(folder, generation, topic)
+    _frontend(setup, report)
+    for case, options in topic.meta["options"].items():
+        if isinstance(options, dict) and "calls" in options and (match := _CASE.fullmatch(case)):
+            _speech(setup, report, case, options, *match.groups())
+    yield from report.finish()
+
+
+@dataclass
+class _Report:
+    """Rows of the topic."""
+
+    topic: Topic
+    rows: dict[str, Row] = field(default_factory=dict)
+
+    def compare(self, name: str, ours: Any, tolerance: float = TOLERANCE) -> None:
+        """Compare with the recorded tensor `name`, if there is one."""
+        if name in self.topic:
+            self.rows[name] = compare(self.topic.name, name, ours, self.topic[name], tolerance)
+
+    def exact(self, name: str, ours: Any, recorded: Any = None) -> None:
+        """Compare ids with the recorded tensor `name`, if there is one, or with what the record describes."""
+        if recorded is not None or name in self.topic:
+            recorded = self.topic[name] if recorded is None else recorded
+            self.rows[name] = exact(self.topic.name, name, ours, recorded)
+
+    def finish(self) -> Iterator[Row]:
+        yield from self.rows.values()
+        for name in sorted(self.topic.tensors.keys() - self.rows.keys() - {"forced_tokens"}):
+            yield Row(self.topic.name, name, float("inf"), 0.0, "recorded, but not reproduced by this check")
+
+
+@dataclass
+class _Calls:
+    """What flow and vocoder were called with and what they returned."""
+
+    flow: list[dict[str, Any]] = field(default_factory=list)
+    hift: list[dict[str, Any]] = field(default_factory=list)
+
+
+class _ObservedFlow:
+    """Stands before the flow network and notes its calls."""
+
+    def __init__(self, network: Any, calls: _Calls) -> None:
+        self._network, self._calls = network, calls
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+    def inference(self, token: Tensor, *args: Any, **options: Any) -> Tensor:
+        mel: Tensor = self._network.inference(token, *args, **options)
+        self._calls.flow.append({"token": token.clone(), "mel": mel, **options})
+        return mel
+
+
+class _ObservedVocoder:
+    """Stands before the vocoder network and notes its calls, each with the source signal it made."""
+
+    def __init__(self, network: Any, calls: _Calls) -> None:
+        self._network, self._calls = network, calls
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+    def inference(self, mel: Tensor, noise: Any, finalize: bool = True) -> Tensor:
+        sources: list[Tensor] = []
+        hook = self._network.m_source.register_forward_hook(lambda _, __, source: sources.append(source))
+        try:
+            samples: Tensor = self._network.inference(mel, noise, finalize)
+        finally:
+            hook.remove()
+        call = {"mel": mel, "source": sources[-1], "samples": samples, "finalize": finalize}
+        self._calls.hift.append(call)
+        return samples
+
+
+class _ForcedLLM:
+    """A language model that can say one sequence only."""
+
+    def __init__(self, tokens: Sequence[int], end: int, outputs: int) -> None:
+        self._sequence, self._outputs = [*tokens, end], outputs
+        self.inputs: list[LLMInput] = []
+
+    def init_state(self, inputs: LLMInput) -> int:
+        self.inputs.append(inputs)
+        return 0
+
+    def step(self, token: int | None, state: int) -> tuple[FloatArray, int]:
+        scores = np.full(self._outputs, -np.inf, np.float32)
+        scores[self._sequence[state]] = 0.0
+        return scores, state + 1
+
+    def release(self, state: int) -> None:
+        """Nothing is held."""
+
+
+@dataclass
+class _Setup:
+    """The loaded model and what is made of the recordings."""
+
+    model: CosyVoice3Model
+    calls: _Calls
+    options: dict[str, Any]
+    forced: list[int]
+    model_dir: Path
+    prompt_wav: Path
+    source_wav: Path
+    reference: ReferenceFeatures
+    """Of the prompt recording, tokens and mel cut to each other."""
+
+    @classmethod
+    def load(cls, folder: ParityFolder, generation: str, topic: Topic) -> _Setup:
+        model_dir = folder.model_dir(generation)
+        model = load_reference_model(model_dir)
+        calls = _Calls()
+        flow, vocoder = cast(TorchFlowStage, model.stages.flow), cast(TorchVocoderStage, model.stages.vocoder)
+        flow.model = cast(Any, _ObservedFlow(flow.model, calls))
+        vocoder.model = cast(Any, _ObservedVocoder(vocoder.model, calls))
+        options = topic.meta["options"]
+        wavs = [name.removeprefix(_DISTINCT) for name in options if name.startswith(_DISTINCT)]
+        prompt_wav = next((name for name in wavs if name.startswith("prompt")), PROMPT_WAV)
+        source_wav = next((name for name in wavs if name.startswith("source")), SOURCE_WAV)
+        prompt = folder.root / "wav" / prompt_wav
+        return cls(
+            model,
+            calls,
+            options,
+            topic["forced_tokens"].tolist(),
+            model_dir,
+            prompt,
+            folder.root / "wav" / source_wav,
+            model.encode_reference(*read_audio(prompt)),
+        )
+
+    def speech_tokens(self, wav: Path) -> NDArray[np.int32]:
+        """All tokens of a recording."""
+        samples, rate = read_audio(wav)
+        return self.model.stages.speech_tokenizer(sinc_resample(samples, rate, PROMPT_SAMPLE_RATE))
+
+    def flow_input(self, mode: str) -> FlowInput:
+        """The conditions of the flow in a mode."""
+        features = self.reference
+        if mode == "sft":
+            empty = np.zeros((0, self.model.config.flow.mel_dim), np.float32)
+            return FlowInput(np.zeros(0, np.int32), empty, self.built_in_speaker())
+        if mode == "vc":
+            samples, rate = read_audio(self.prompt_wav)
+            options = self.model.config.mel
+            mel = LogMel(options)(sinc_resample(samples, rate, options.sample_rate))
+            return FlowInput(self.speech_tokens(self.prompt_wav), mel, features.speaker_embedding)
+        return FlowInput(features.speech_token, features.mel, features.speaker_embedding)
+
+    def built_in_speaker(self) -> FloatArray:
+        """Embedding of the first speaker that the model brings."""
+        path = self.model_dir / "spk2info.pt"
+        for entries in load_spk2info(path).values():
+            if "embedding" in entries:
+                return entries["embedding"].reshape(-1).numpy()
+        raise ModelError(f"{path} holds no speaker with an embedding; copy the complete model directory")
+
+    def prompt(self, mode: str) -> Prompt:
+        """The conditions of an utterance in a mode."""
+        text = self.model.stages.text.encode_prompt(self.options["prompt_text"])
+        tokens = self.reference.speech_token.tolist()
+        # The mode decides what reaches the language model, which here says what it was told to anyway.
+        return Prompt(text, tokens if mode == "zero_shot" else (), self.flow_input(mode))
+
+    def tokens(self, mode: str, streamed: bool) -> list[int]:
+        """What the language model is to say; voice conversion takes the tokens of its source instead."""
+        if mode == "vc":
+            return self.speech_tokens(self.source_wav).tolist()
+        return self.forced if streamed else self.forced[: self.options["n_forced_non_stream"]]
+
+    def forced_model(self, mode: str, tokens: Sequence[int]) -> tuple[CosyVoice3Model, _ForcedLLM]:
+        """The model with a language model that says `tokens`."""
+        config = self.model.config
+        llm = _ForcedLLM(
+            tokens, self.model.stop_ids[-1], config.llm.speech_token_size + config.llm.speech_extra_tokens
+        )
+        unlimited = config.llm.model_copy(
+            update={
+                "sampling": SamplingConfig(top_k=1, win_size=1, tau_r=2.0),
+                "min_token_text_ratio": 0.0,
+                "max_token_text_ratio": 1e6,
+            }
+        )
+        update: dict[str, Any] = {"llm": unlimited}
+        if mode == "vc":
+            update["silent_tokens"] = ()
+        model = CosyVoice3Model(config.model_copy(update=update), replace(self.model.stages, llm=llm))
+        return model, llm
+
+
+def _frontend(setup: _Setup, report: _Report) -> None:
+    """What is made of the recordings and texts, and what of it each mode uses."""
+    features, options = setup.reference, setup.options
+    tokens, mel, embedding = features.speech_token, features.mel, features.speaker_embedding
+    text = setup.model.stages.text
+    ids = {
+        "prompt_text": text.encode_prompt(options["prompt_text"]),
+        "text": text.encode(text.split(options["tts_text"])[0]),
+        "llm_prompt_speech_token": tokens,
+        "flow_prompt_speech_token": tokens,
+    }
+    conversion = setup.flow_input("vc")
+    source = setup.tokens("vc", streamed=False)
+    for name, values in ids.items():
+        _with_length(report.exact, f"frontend.{name}", values)
+    _with_length(report.compare, "frontend.prompt_speech_feat", mel)
+    for name in ("llm_embedding", "flow_embedding"):
+        report.compare(f"frontend.{name}", embedding[None])
+    _with_length(report.exact, "frontend_vc.source_speech_token", source)
+    _with_length(report.exact, "frontend_vc.flow_prompt_speech_token", conversion.prompt_token)
+    _with_length(report.compare, "frontend_vc.prompt_speech_feat", conversion.prompt_mel)
+    report.compare("frontend_vc.flow_embedding", conversion.speaker_embedding[None])
+    counted = {setup.prompt_wav.name: conversion.prompt_token, setup.source_wav.name: np.asarray(source)}
+    for name, recorded in options.items():
+        if (wav := name.removeprefix(_DISTINCT)) in counted:
+            report.exact(name, len(np.unique(counted[wav])), recorded)
+    for mode, keys in options.get("frontend_keys", {}).items():
+        if mode in ("zero_shot", "cross_lingual", "instruct2"):
+            _conditions(setup, report, mode, keys)
+
+
+def _with_length(check_rows: Callable[[str, Any], None], name: str, values: Any) -> None:
+    """Rows of a recorded sequence [1, time, ...] and of its length."""
+    check_rows(name, np.asarray(values)[None])
+    check_rows(f"{name}_len", np.asarray([len(values)]))
+
+
+def _conditions(setup: _Setup, report: _Report, mode: str, keys: Sequence[str]) -> None:
+    """Whether a mode gives the tokens of the reference to the language model, and to the flow."""
+    features = setup.reference
+    voice = Voice(
+        "reference",
+        features.speech_token,
+        features.mel.astype(np.float16),
+        features.speaker_embedding,
+        transcript=setup.options["prompt_text"] if mode != "cross_lingual" else "",
+    )
+    prompt = setup.model.prompt(voice, instruct="slowly" if mode == "instruct2" else None)
+    used = {
+        "llm_prompt_speech_token": len(prompt.speech_token) > 0,
+        "flow_prompt_speech_token": len(prompt.flow.prompt_token) > 0,
+    }
+    report.exact(f"frontend_keys.{mode}", used, {name: name in keys for name in used})
+
+
+def _speech(
+    setup: _Setup,
+    report: _Report,
+    case: str,
+    options: dict[str, Any],
+    mode: str,
+    speed: str | None,
+    stream: str | None,
+) -> None:
+    """One request: the samples of each chunk, and every call of flow and vocoder that they took."""
+    model, llm = setup.forced_model(mode, setup.tokens(mode, streamed=bool(stream)))
+    prompt = setup.prompt(mode)
+    request = Request(
+        pieces=model.stages.text.split(setup.options["tts_text"]),
+        prompt=prompt,
+        seed=0,
+        speed=float(speed or 1),
+        streaming=_STREAMING if stream else None,
+        guard=_NO_GUARD,
+        joining=_NO_TRIMMING,
+    )
+    setup.calls.flow.clear()
+    setup.calls.hift.clear()
+    chunks = list(Session(model, request, Report(seed=0, sample_rate=model.sample_rate)).run())
+    flow, hift = setup.calls.flow, setup.calls.hift
+
+    if mode != "vc":
+        seen = llm.inputs[0]
+        for name, ids in (("text", seen.text), ("prompt_text", seen.prompt_text)):
+            recorded = report.topic.tensors.get(f"frontend.{name}")
+            if recorded is not None:
+                report.exact(f"{case}.llm.{name}", list(ids), recorded.ravel())
+    for index, chunk in enumerate(chunks):
+        report.compare(f"{case}.out{index}", chunk.samples[None], F0_TOLERANCE)
+    for index, call in enumerate(flow):
+        report.exact(f"{case}.flow{index}.token", call["token"])
+        report.compare(f"{case}.flow{index}.mel", call["mel"])
+    for index, call in enumerate(hift):
+        report.compare(f"{case}.hift{index}.mel", call["mel"])
+        report.compare(f"{case}.hift{index}.source", call["source"], F0_TOLERANCE)
+    report.exact(f"{case}.n_chunks", len(chunks), options["n_chunks"])
+    report.exact(f"{case}.chunk_samples", [len(chunk.samples) for chunk in chunks], options["chunk_samples"])
+    report.exact(f"{case}.calls", [*map(_flow_call, flow), *map(_hift_call, hift)], options["calls"])
+    if stream and "token_hop_len_after_stream" in setup.options:
+        unfinished = sum(not call["finalize"] for call in flow)
+        hop = _hop_after(model, len(prompt.flow.prompt_token), unfinished)
+        report.exact("token_hop_len_after_stream", hop, setup.options["token_hop_len_after_stream"])
+
+
+def _flow_call(call: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "call": "flow",
+        "n_token": call["token"].shape[1],
+        "n_mel": call["mel"].shape[2],
+        "streaming": call["streaming"],
+        "finalize": call["finalize"],
+    }
+
+
+def _hift_call(call: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "call": "hift",
+        "n_mel": call["mel"].shape[2],
+        "n_wav": call["samples"].shape[1],
+        "finalize": call["finalize"],
+    }
+
+
+def _hop_after(model: CosyVoice3Model, prompt_tokens: int, chunks: int) -> int:
+    """The hop that the schedule has come to after so many chunks."""
+    schedule = ChunkSchedule(_STREAMING, prompt_tokens, model.lookahead, model.attention_chunk)
+    given = model.lookahead
+    for _ in range(chunks):
+        given = schedule.needed
+        schedule.advance()
+    return schedule.needed - given

@@ -1,0 +1,121 @@
+"""All parity checks over one folder.
+
+One broken stage must not hide the others: a check that raises becomes a failing row, and so does a recorded
+topic that no check reads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from cosyvoice.errors import ModelError
+from cosyvoice.parity import e2e, features, flow, hift, llm, text
+from cosyvoice.parity.golden import ParityFolder, Row
+
+SUPPORTED = ("v3",)
+"""Generations that can be checked."""
+
+Progress = Callable[[str], None]
+"""Called with what is checked next, for example `v3 flow`."""
+
+_RECORD = re.compile(r"((?:v\d+_)?\w+?)(?:\.meta)?\.(?:safetensors|json)")
+_GENERATION = re.compile(r"(v\d+)_")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One stage: its function, and the recorded topics that it reads (`{}` stands for the generation)."""
+
+    name: str
+    rows: Callable[[ParityFolder, str], Iterable[Row]]
+    topics: tuple[str, ...]
+
+    def topics_of(self, generation: str) -> set[str]:
+        return {topic.format(generation) for topic in self.topics}
+
+
+CHECKS = (
+    Check("text", text.check, ("{}_text", "text_helpers", "wetext_versions")),
+    Check("features", features.check, ("features",)),
+    Check("llm", llm.check, ("{}_llm", "{}_llm_train", "{}_bistream", "ras")),
+    Check("flow", flow.check, ("{}_flow", "{}_flow_debug", "{}_flow_train")),
+    Check("hift", hift.check, ("{}_hift", "{}_gan", "{}_official_rng")),
+    Check("e2e", e2e.check, ("{}_e2e",)),
+)
+
+
+def recorded_topics(folder: ParityFolder) -> set[str]:
+    """Names of all topics in the golden folder; raises `ModelError` for a folder that is no parity folder."""
+    golden = folder.root / "golden"
+    if not golden.is_dir():
+        raise ModelError(
+            f"{folder.root} is no parity folder: it has no directory 'golden'; give a folder that holds "
+            "golden/, wav/ and the models as vN/model/"
+        )
+    found = (_RECORD.fullmatch(path.name) for path in golden.iterdir())
+    return {match[1] for match in found if match}
+
+
+def recorded_generations(folder: ParityFolder) -> list[str]:
+    """Generations that the folder has records of, in order; raises `ModelError` if there are none."""
+    found = {match[1] for topic in recorded_topics(folder) if (match := _GENERATION.match(topic))}
+    if not found:
+        raise ModelError(
+            f"{folder.root} is no parity folder: golden/ holds no record of a generation, such as "
+            "v3_llm.safetensors; copy the complete folder"
+        )
+    return sorted(found, key=lambda name: int(name[1:]))
+
+
+def check_generations(folder: ParityFolder, generations: Sequence[str]) -> None:
+    """Raise `ModelError` for a generation that is not supported, not recorded, or without its model."""
+    recorded = recorded_generations(folder)
+    for generation in generations:
+        if generation not in SUPPORTED:
+            raise ModelError(
+                f"generation {generation!r} is not supported; choose one of {', '.join(SUPPORTED)}"
+            )
+        if generation not in recorded:
+            raise ModelError(
+                f"{folder.root} holds no record of {generation}; it has {', '.join(recorded)}"
+            )
+        if not folder.model_dir(generation).is_dir():
+            raise ModelError(
+                f"{folder.model_dir(generation)} is missing, which the records of {generation} belong to; "
+                "copy the complete folder"
+            )
+
+
+def run(folder: ParityFolder, generations: Sequence[str], progress: Progress | None = None) -> list[Row]:
+    """Rows of every check of `generations` whose topics the folder has.
+
+    Raises `ModelError` for a folder that is no parity folder, and for a generation that it does not have or
+    that is not supported.
+    """
+    check_generations(folder, generations)
+    recorded = recorded_topics(folder)
+    rows: list[Row] = []
+    seen: set[str] = set()
+    for generation in generations:
+        for check in CHECKS:
+            topics = check.topics_of(generation)
+            if topics & recorded:
+                if progress is not None:
+                    progress(f"{generation} {check.name}")
+                rows.extend(_guarded(check, folder, generation))
+            seen |= topics
+    for topic in sorted(recorded - seen):
+        generation_mark = _GENERATION.match(topic)
+        if generation_mark is None or generation_mark[1] in generations:
+            rows.append(Row(topic, "(whole topic)", float("inf"), 0.0, "recorded, but no check reads it"))
+    return rows
+
+
+def _guarded(check: Check, folder: ParityFolder, generation: str) -> Iterator[Row]:
+    try:
+        yield from check.rows(folder, generation)
+    except Exception as error:  # whatever goes wrong in one stage, the table has to show the others
+        reason = f"{type(error).__name__}: {error}"
+        yield Row(f"{generation}_{check.name}", "(check stopped)", float("inf"), 0.0, reason)
