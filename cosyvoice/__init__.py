@@ -87,8 +87,7 @@ def load(model: str | Path | None = None, *, threads: int | None = None, device:
         import torch  # noqa: F401 - to tell a missing PyTorch from other missing modules
     except ImportError:
         raise MissingDependencyError(
-            "the networks run on PyTorch, which is not installed; "
-            "install it with: pip install 'cosyvoice[torch]'"
+            "the networks run on PyTorch, which is not installed; install it with: pip install 'cosyvoice[torch]'"
         ) from None
     from cosyvoice.engine.pipeline import TTS
     from cosyvoice.reference.loading import load_reference_model

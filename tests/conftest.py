@@ -99,9 +99,7 @@ def write_prompt_encoders(directory: Path) -> None:
     save(
         "speech_tokenizer",
         [
-            helper.make_node(
-                "AveragePool", ["feats"], ["pooled"], kernel_shape=[4], strides=[4], ceil_mode=1
-            ),
+            helper.make_node("AveragePool", ["feats"], ["pooled"], kernel_shape=[4], strides=[4], ceil_mode=1),
             helper.make_node("ReduceMean", ["pooled"], ["mean"], axes=[1], keepdims=0),
             helper.make_node("Mul", ["mean", "scale"], ["scaled"]),
             helper.make_node("Cast", ["scaled"], ["whole"], to=TensorProto.INT32),
@@ -126,9 +124,7 @@ def write_prompt_encoders(directory: Path) -> None:
     )
 
 
-def random_voice(
-    name: str, seed: int = 0, tokens: int = 40, transcript: str = "", model: str = "tiny"
-) -> Voice:
+def random_voice(name: str, seed: int = 0, tokens: int = 40, transcript: str = "", model: str = "tiny") -> Voice:
     """A voice of random numbers for the tiny model."""
     random = np.random.default_rng(seed)
     return Voice(

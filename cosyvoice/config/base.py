@@ -21,7 +21,9 @@ class StrictModel(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise ConfigError("; ".join(_explain(cls, problem, where) for problem in error.errors())) from None
+            raise ConfigError(
+                "; ".join(_explain(cls, problem, where) for problem in error.errors())
+            ) from None
 
 
 def _explain(cls: type[BaseModel], problem: Any, where: str) -> str:

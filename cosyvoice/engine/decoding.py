@@ -34,9 +34,7 @@ def piece_generator(seed: int, piece: int, attempt: int) -> np.random.Generator:
     return np.random.default_rng([seed, piece, attempt])
 
 
-def decode(
-    stage: LLMStage, inputs: LLMInput, sampler: Sampler, rules: DecodingRules
-) -> Generator[int, None, None]:
+def decode(stage: LLMStage, inputs: LLMInput, sampler: Sampler, rules: DecodingRules) -> Generator[int, None, None]:
     """Yield speech tokens until a stop id (not yielded) or the maximum.
 
     The state is released however the iteration ends, also when it is abandoned.

@@ -31,9 +31,7 @@ class Joining:
 
     def pause_after(self, text: str) -> float:
         """Seconds of silence between a piece that reads `text` and the next one."""
-        return (
-            self.sentence_pause if text.rstrip(" \"'”’)]").endswith(tuple(".?!。？！")) else self.clause_pause
-        )
+        return self.sentence_pause if text.rstrip(" \"'”’)]").endswith(tuple(".?!。？！")) else self.clause_pause
 
 
 class PieceEdges:

@@ -112,9 +112,7 @@ class CosyVoiceModel:
             and (len(voice.speech_token) == 0 or voice.speech_token.max() < config.llm.speech_token_size)
         )
         if not fits:
-            raise VoiceError(
-                f"the voice {voice.name!r} was made for another model; clone it again from its recording"
-            )
+            raise VoiceError(f"the voice {voice.name!r} was made for another model; clone it again from its recording")
 
     def prompt(self, voice: Voice, instruct: str | None = None) -> Prompt:
         """Conditions of speech with `voice`; `instruct` says how to speak.
@@ -149,9 +147,7 @@ class CosyVoiceModel:
         maximum = int(text_length * llm.max_token_text_ratio)
         blocked = list(self.stop_ids) if llm.enforce_min_len else [llm.speech_token_size]
         minimum = int(text_length * llm.min_token_text_ratio)
-        return DecodingRules(
-            self.stop_ids, blocked, minimum, maximum if limit is None else min(maximum, limit)
-        )
+        return DecodingRules(self.stop_ids, blocked, minimum, maximum if limit is None else min(maximum, limit))
 
     def generate(
         self, text: Sequence[int], prompt: Prompt, sampler: Sampler, limit: int | None = None

@@ -180,9 +180,7 @@ class TTS:
         with report.measure("text"):
             pieces = self.model.stages.text.split(text)
             prompt = self.model.prompt(voice if isinstance(voice, Voice) else self.voice(voice), instruct)
-        request = Request(
-            pieces, prompt, seed, speed, streaming, guard or Guard(), joining or Joining(), progress
-        )
+        request = Request(pieces, prompt, seed, speed, streaming, guard or Guard(), joining or Joining(), progress)
         report.seconds = time.perf_counter() - start
         return Session(self.model, request, report)
 

@@ -36,15 +36,12 @@ class _LazySession:
         names = [item.name for item in session.get_inputs()]
         if len(names) != len(inputs):
             raise ModelError(
-                f"{self.path} takes {len(names)} inputs instead of {len(inputs)}; "
-                "it is not the file of this model"
+                f"{self.path} takes {len(names)} inputs instead of {len(inputs)}; it is not the file of this model"
             )
         try:
             output: NDArray[Any] = session.run(None, dict(zip(names, inputs, strict=True)))[0]
         except Exception as error:  # ONNX Runtime's exceptions have no common public base
-            raise ModelError(
-                f"{self.path} cannot be run ({_first_line(error)}); copy the model again"
-            ) from None
+            raise ModelError(f"{self.path} cannot be run ({_first_line(error)}); copy the model again") from None
         return output
 
     def _get(self) -> Any:
@@ -55,9 +52,7 @@ class _LazySession:
 
     def _make(self) -> Any:
         if not self.path.is_file():
-            raise ModelError(
-                f"{self.path} is missing, which cloning needs; copy the complete model directory"
-            )
+            raise ModelError(f"{self.path} is missing, which cloning needs; copy the complete model directory")
         try:
             import onnxruntime
         except ImportError:
@@ -70,9 +65,7 @@ class _LazySession:
         try:
             return onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise ModelError(
-                f"{self.path} is no intact ONNX file ({_first_line(error)}); copy it again"
-            ) from None
+            raise ModelError(f"{self.path} is no intact ONNX file ({_first_line(error)}); copy it again") from None
 
 
 class OnnxSpeechTokenizer:
@@ -98,9 +91,7 @@ class OnnxSpeakerEncoder:
 
     def __call__(self, samples: FloatArray) -> FloatArray:
         """See `SpeakerEncoder`. Raises `AudioError` for too few samples, `ModelError` for a damaged file."""
-        return (
-            self._session.run(self._features(samples)[None].astype(np.float32)).reshape(-1).astype(np.float32)
-        )
+        return self._session.run(self._features(samples)[None].astype(np.float32)).reshape(-1).astype(np.float32)
 
 
 def _first_line(error: Exception) -> str:

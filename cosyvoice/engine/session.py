@@ -43,6 +43,24 @@ class Request:
     progress: Progress | None = None
 
 
+class SpeechStream:
+    """Chunks as they become ready, and the report that grows with them. May be abandoned at any point."""
+
+    def __init__(self, session: Session) -> None:
+        self.report = session.report
+        self._chunks = session.run()
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return self
+
+    def __next__(self) -> Chunk:
+        return next(self._chunks)
+
+    def close(self) -> None:
+        """Stop generating and give back what the stages hold; dropping the stream does the same."""
+        self._chunks.close()
+
+
 class Session:
     """Speaks one request; `run` once."""
 
@@ -51,7 +69,7 @@ class Session:
         self._request = request
         self.report = report
 
-    def run(self) -> Iterator[Chunk]:
+    def run(self) -> Generator[Chunk, None, None]:
         """Yield the speech as chunks, without streaming one or two a piece."""
         request, report = self._request, self.report
         start, waited = time.perf_counter() - report.seconds, 0.0
@@ -229,9 +247,7 @@ class _PieceStream:
             mel, self._flow_state = self._stages.flow.step(chunk, self._flow_state)
         mel = self._stretcher.push(mel, finalize)
         with self._report.measure("vocoder"):
-            samples, self._vocoder_state = self._stages.vocoder.step(
-                MelChunk(mel, finalize), self._vocoder_state
-            )
+            samples, self._vocoder_state = self._stages.vocoder.step(MelChunk(mel, finalize), self._vocoder_state)
         if len(samples):
             self.begun = True
             yield samples

@@ -55,9 +55,7 @@ class StreamingConfig:
 class ChunkSchedule:
     """Where the chunks of one piece end."""
 
-    def __init__(
-        self, config: StreamingConfig, prompt_tokens: int, lookahead: int, attention_chunk: int
-    ) -> None:
+    def __init__(self, config: StreamingConfig, prompt_tokens: int, lookahead: int, attention_chunk: int) -> None:
         self._config = config
         self._lookahead = lookahead
         self._spoken = 0

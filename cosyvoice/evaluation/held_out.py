@@ -66,9 +66,7 @@ def read_held_out(corpus: Path, speakers: int, sentences: int) -> list[HeldOutSp
         if len(found) == speakers:
             break
     if not found:
-        raise ConfigError(
-            f"{corpus} holds no usable speaker of the {SPLIT} split; build the corpus with test speakers"
-        )
+        raise ConfigError(f"{corpus} holds no usable speaker of the {SPLIT} split; build the corpus with test speakers")
     return found
 
 
@@ -116,9 +114,7 @@ def _rows(corpus: Path) -> dict[str, list[dict[str, Any]]]:
     try:
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise MissingDependencyError(
-            "reading a corpus needs pyarrow: pip install 'cosyvoice[train]'"
-        ) from error
+        raise MissingDependencyError("reading a corpus needs pyarrow: pip install 'cosyvoice[train]'") from error
     shards = sorted(corpus.glob("*.parquet"))
     if not shards:
         raise ConfigError(

@@ -102,9 +102,7 @@ def find_references(folder: Path) -> list[tuple[Path, str]]:
         VoiceError: the folder is missing, holds no audio, or a transcript is missing.
     """
     if not folder.is_dir():
-        raise VoiceError(
-            f"{folder} is not a folder; name one that holds NAME.wav and NAME.txt for every speaker"
-        )
+        raise VoiceError(f"{folder} is not a folder; name one that holds NAME.wav and NAME.txt for every speaker")
     references = []
     for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in _REFERENCE_SUFFIXES):
         text = path.with_suffix(".txt")
@@ -148,9 +146,7 @@ def plan_held_out(tts: Speaker, speakers: Sequence[HeldOutSpeaker], embed: Embed
         voice = tts.clone(path, speaker.reference.text, name=speaker.name)
         enrolled[speaker.name] = centroid([embed(r.samples, r.sample_rate) for r in speaker.enrolment])
         trials += [
-            Trial(
-                "held-out", speaker.name, voice, r.text, r.id, Audio(r.samples, r.sample_rate), speaker.name
-            )
+            Trial("held-out", speaker.name, voice, r.text, r.id, Audio(r.samples, r.sample_rate), speaker.name)
             for r in speaker.spoken
         ]
     return Plan(tuple(trials), {"held-out": enrolled})

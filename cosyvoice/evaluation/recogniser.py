@@ -39,9 +39,7 @@ class PocketSphinx:
         try:
             from pocketsphinx import Decoder
         except ImportError as error:
-            raise MissingDependencyError(
-                "recognition needs pocketsphinx: pip install 'cosyvoice[evaluate]'"
-            ) from error
+            raise MissingDependencyError("recognition needs pocketsphinx: pip install 'cosyvoice[evaluate]'") from error
         self.name = f"pocketsphinx {metadata.version('pocketsphinx')} en-us"
         self._decoder: Any = Decoder(samprate=float(_SAMPLE_RATE), loglevel="FATAL")
 

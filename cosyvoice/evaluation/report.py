@@ -14,6 +14,12 @@ from cosyvoice.evaluation.results import LENGTH_RATIO_RANGE, Summary
 from cosyvoice.evaluation.similarity import centroid, similarity_matrix
 
 _DPI = 120
+_EXPLANATION = (
+    "WER mean is the mean of the utterances' word error rates, WER corpus all errors over all words. A failure "
+    "counts with every word deleted. The length ratio compares the speech with the original, both without silent "
+    "edges; `at once` is the share of usable length without a retry. Similarity is the cosine of speaker "
+    "embeddings; `nearest right` is the share of utterances that are closest to the speaker that was meant."
+)
 
 
 def _number(value: float | None, digits: int = 2) -> str:
@@ -85,11 +91,7 @@ def markdown_report(
     lines += ["| " + " | ".join(f"**{c}**" if row[1] == "all" else c for c in row) + " |" for row in rows]
     lines += [
         "",
-        "WER mean is the mean of the utterances' word error rates, WER corpus all errors over all words. A "
-        "failure counts with every word deleted. The length ratio compares the speech with the original, both "
-        "without silent edges; `at once` is the share of usable length without a retry. Similarity is the cosine "
-        "of speaker embeddings; `nearest right` is the share of utterances that are closest to the speaker that "
-        "was meant.",
+        _EXPLANATION,
         "",
     ]
     lines += [f"- {name}: {value}" for name, value in settings.items()]

@@ -24,8 +24,7 @@ class UtteranceResult:
     recognised: str
     errors: WordErrors
     failure: str = ""
-    """`empty`, `not finite`, `too long` or the error; no word of it where speech came out. A failure scores every
-    word as deleted."""
+    """`empty`, `not finite`, `too long` or the error; "" where speech came out. Scores every word as deleted."""
     duration: float = 0.0
     """s."""
     rtf: float | None = None

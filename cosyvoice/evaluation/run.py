@@ -116,9 +116,7 @@ class Evaluation:
             nearest=nearest(embedding, enrolled),
         )
 
-    def _compare(
-        self, result: UtteranceResult, trial: Trial, enrolled: Mapping[str, np.ndarray]
-    ) -> UtteranceResult:
+    def _compare(self, result: UtteranceResult, trial: Trial, enrolled: Mapping[str, np.ndarray]) -> UtteranceResult:
         """Add what was recognised of the original, and whom the encoder takes it for."""
         audio = trial.original_audio
         if audio is None:
@@ -128,9 +126,7 @@ class Evaluation:
             recognised = self._recogniser.transcribe(audio.samples, audio.sample_rate)
             self._heard[key] = recognised, word_errors(trial.text, recognised)
         recognised, errors = self._heard[key]
-        result = replace(
-            result, original=trial.original, original_recognised=recognised, original_errors=errors
-        )
+        result = replace(result, original=trial.original, original_recognised=recognised, original_errors=errors)
         if result.meant is not None and trial.group == "held-out":
             embedding = self._embed(audio.samples, audio.sample_rate)
             result = replace(result, original_nearest=nearest(embedding, enrolled))

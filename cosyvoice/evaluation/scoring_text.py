@@ -96,9 +96,7 @@ def _numbers_as_words(text: str) -> str:
     text = _GROUPED.sub(lambda m: _spaced(_whole(m[1].replace(",", ""))), text)
     text = _MONEY.sub(_money, text)
     text = _CLOCK.sub(_clock, text)
-    text = _ORDINAL.sub(
-        lambda m: _spaced(ordinal(int(m[1])) if int(m[1]) < _LARGEST else _digits(m[1])), text
-    )
+    text = _ORDINAL.sub(lambda m: _spaced(ordinal(int(m[1])) if int(m[1]) < _LARGEST else _digits(m[1])), text)
     text = _DECIMAL.sub(lambda m: _spaced(f"{_whole(m[1])} point {_digits(m[2])}"), text)
     return re.sub(r"\d+", lambda m: _spaced(_plain(m[0])), text)
 

@@ -18,9 +18,7 @@ def _parse(text: str) -> list[str]:
 
 def default_sentences() -> list[str]:
     """The held-out evaluation sentences: everyday English, 5 to 12 words each."""
-    return _parse(
-        resources.files("cosyvoice.evaluation").joinpath("sentences.txt").read_text(encoding="utf-8")
-    )
+    return _parse(resources.files("cosyvoice.evaluation").joinpath("sentences.txt").read_text(encoding="utf-8"))
 
 
 def read_sentences(path: Path | None = None) -> list[str]:

@@ -60,9 +60,7 @@ class DebianSources:
         self._voices = {voice.name: voice for voice in BASE_VOICES if engines[voice.engine]}
         self.names = tuple(self._voices)
         self.missing = (
-            f"not all original synthesisers are installed: apt-get install {' '.join(lacking)}"
-            if lacking
-            else ""
+            f"not all original synthesisers are installed: apt-get install {' '.join(lacking)}" if lacking else ""
         )
 
     def speak(self, name: str, texts: Sequence[str]) -> list[Audio | None]:

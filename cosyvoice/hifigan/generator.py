@@ -27,6 +27,9 @@ from cosyvoice.hifigan.spectrum import inverse_spectrum, source_spectrum
 LAST_SLOPE = 0.01
 """Slope of the last leaky ReLU, which unlike the others is not `lrelu_slope`."""
 
+SILENT_MEL = math.log(1e-5)
+"""Log-mel of silence: the floor of the features."""
+
 
 class CausalHiFTGenerator(nn.Module):
     """The vocoder of V3. Parameter names are those of the released `hift.pt`."""
@@ -115,9 +118,12 @@ class CausalHiFTGenerator(nn.Module):
                 f"the vocoder got {mel.shape[2]} mel frames and needs {needed}: "
                 "wait for more frames, or finish the utterance"
             )
+        frames, extra = mel.shape[2], self.config.final_silence if finalize else 0
+        mel = F.pad(mel, (0, extra), value=SILENT_MEL)
         f0 = self.predict_f0(mel, finalize)
         source = self.source(f0, noise)
-        return self.decode(mel[:, :, : f0.shape[1]], source, finalize)
+        samples = self.decode(mel[:, :, : f0.shape[1]], source, finalize)
+        return samples[:, : frames * self.hop] if extra else samples
 
     @property
     def look_ahead(self) -> int:

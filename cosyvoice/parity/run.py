@@ -74,13 +74,9 @@ def check_generations(folder: ParityFolder, generations: Sequence[str]) -> None:
     recorded = recorded_generations(folder)
     for generation in generations:
         if generation not in SUPPORTED:
-            raise ModelError(
-                f"generation {generation!r} is not supported; choose one of {', '.join(SUPPORTED)}"
-            )
+            raise ModelError(f"generation {generation!r} is not supported; choose one of {', '.join(SUPPORTED)}")
         if generation not in recorded:
-            raise ModelError(
-                f"{folder.root} holds no record of {generation}; it has {', '.join(recorded)}"
-            )
+            raise ModelError(f"{folder.root} holds no record of {generation}; it has {', '.join(recorded)}")
         if not folder.model_dir(generation).is_dir():
             raise ModelError(
                 f"{folder.model_dir(generation)} is missing, which the records of {generation} belong to; "

@@ -16,17 +16,17 @@ class FSQ(nn.Module):
 
     def __init__(self, channels: int, levels: int = 3) -> None:
         super().__init__()
-        self.half = (levels - 1) / 2
+        self.steps = (levels - 1) / 2
         self.levels = levels
         self.codebook_size = levels**channels
         self.register_buffer("powers", levels ** torch.arange(channels), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, time, channels] -> the same shape with values in -1..1; the gradient passes the rounding."""
-        bounded = torch.tanh(x) * self.half
-        return (bounded + (bounded.round() - bounded).detach()) / self.half
+        bounded = torch.tanh(x) * self.steps
+        return (bounded + (bounded.round() - bounded).detach()) / self.steps
 
     def indices(self, x: Tensor) -> Tensor:
         """[batch, time, channels] -> token ids [batch, time], 0..codebook_size-1, the first channel counts least."""
-        digits = (torch.tanh(x) * self.half).round() + self.half
+        digits = (torch.tanh(x) * self.steps).round() + self.steps
         return (digits.long() * self.powers).sum(-1)

@@ -79,7 +79,9 @@ class SpeechTokenizer(nn.Module):
         self.project_in = nn.Linear(width, config.fsq_channels)
         self.fsq = FSQ(config.fsq_channels, config.fsq_levels)
         self.project_out = nn.Linear(config.fsq_channels, width)
-        self.decoder = nn.ModuleList(ConvBlock(width, dropout=config.dropout) for _ in range(config.decoder_blocks))
+        self.decoder = nn.ModuleList(
+            ConvBlock(width, dropout=config.dropout) for _ in range(config.decoder_blocks)
+        )
         self.decoder_norm = nn.LayerNorm(width)
         self.upsample = nn.Linear(width, LABELS_PER_TOKEN * width)
         self.ctc_head = nn.Linear(width, config.phones + 1)
@@ -93,7 +95,7 @@ class SpeechTokenizer(nn.Module):
         return (lengths + DOWNSAMPLING - 1) // DOWNSAMPLING
 
     def latent(self, feats: Tensor, lengths: Tensor) -> Tensor:
-        """[batch, n_mels, frames at 100 Hz] and lengths [batch] -> values before quantisation [batch, tokens, channels]."""
+        """[batch, n_mels, frames at 100 Hz] and lengths [batch] -> unquantised values [batch, tokens, channels]."""
         x = feats * length_mask(lengths, feats.shape[2])
         for conv in self.stem:
             x = F.gelu(conv(x))

@@ -68,7 +68,7 @@ def _prepare_shard(shard: Path, target: Path) -> None:
         arrays[kind + "_ends"] = np.cumsum([len(part) for part in parts])
     partial = target.with_suffix(f".{os.getpid()}.partial")
     with partial.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
     partial.rename(target)
 
 
@@ -90,7 +90,9 @@ class FeatureStore:
         for shard in shards:
             with np.load(folder / f"{shard.stem}.npz") as arrays:
                 for row in json.loads(arrays["index"].tobytes()):
-                    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+                    fields: dict[str, Any] = {
+                        k: tuple(v) if isinstance(v, list) else v for k, v in row.items()
+                    }
                     self.utterances.append(Utterance(**fields))
                 for kind in kinds:
                     self._parts[kind] += np.split(arrays[kind], arrays[kind + "_ends"][:-1])
@@ -101,6 +103,10 @@ class FeatureStore:
     def get(self, kind: str, index: int) -> np.ndarray:
         """The feature `kind` of utterance `index`, [time] or [time, bins]."""
         return self._parts[kind][index]
+
+    def samples(self, index: int) -> np.ndarray:
+        """The waveform of utterance `index`, float32 in [-1, 1) at 24 kHz."""
+        return self.get("wave", index).astype(np.float32) / 32768
 
     def split(self, name: str) -> list[int]:
         """Indices of the utterances of a split."""

@@ -36,7 +36,9 @@ def spoken_positions(utterance: Utterance, tokens: int) -> np.ndarray:
     positions, next_phone = [], 0
     for name in utterance.phones:
         if name == PAUSE:
-            positions.append(max(0, places[next_phone] - 1) if next_phone < len(places) else len(utterance.symbols) - 1)
+            positions.append(
+                max(0, places[next_phone] - 1) if next_phone < len(places) else len(utterance.symbols) - 1
+            )
         else:
             positions.append(places[next_phone])
             next_phone += 1
@@ -51,7 +53,11 @@ class LLMTask:
     name = "llm"
 
     def __init__(
-        self, settings: LLMSettings, store: FeatureStore, tokens: TokenStore, recogniser: SpeechTokenizer | None
+        self,
+        settings: LLMSettings,
+        store: FeatureStore,
+        tokens: TokenStore,
+        recogniser: SpeechTokenizer | None,
     ) -> None:
         self.settings, self.store, self.tokens, self.recogniser = settings, store, tokens, recogniser
         self.text = PhoneTokenizer()
@@ -65,7 +71,9 @@ class LLMTask:
             self.by_speaker.setdefault(utterance.split + utterance.speaker, []).append(i)
         lengths = [self._length(i) for i in self.items]
         # A pair is about twice as long as a single utterance, so the budget counts the mean item.
-        self.batches = LengthBatches(lengths, int(settings.batch_tokens / (1 + settings.pair_share)), settings.loop.seed)
+        self.batches = LengthBatches(
+            lengths, int(settings.batch_tokens / (1 + settings.pair_share)), settings.loop.seed
+        )
 
     def _length(self, item: int) -> int:
         utterance = self.store.utterances[item]
@@ -90,7 +98,9 @@ class LLMTask:
             text += self.text.encode_phones(list(utterance.symbols))
         return np.asarray(text), np.concatenate(speech), np.concatenate(spoken)
 
-    def _loss(self, sequences: list[tuple[np.ndarray, np.ndarray, np.ndarray]], context: Context) -> dict[str, Tensor]:
+    def _loss(
+        self, sequences: list[tuple[np.ndarray, np.ndarray, np.ndarray]], context: Context
+    ) -> dict[str, Tensor]:
         device, settings = context.device, self.settings
         text, speech, spoken = ([s[k] for s in sequences] for k in range(3))
         lengths = torch.tensor([[len(t), len(s)] for t, s in zip(text, speech, strict=True)])
@@ -156,7 +166,9 @@ class LLMTask:
             others = [i for i in self.by_speaker["validation" + utterance.speaker] if i != item]
             prompt = self._sequence([others[number % len(others)]] if others else [])
             text = self.text.encode_phones(list(utterance.symbols))
-            sampler = RASSampler(self.settings.model.sampling, numpy_multinomial(np.random.default_rng(number)))
+            sampler = RASSampler(
+                self.settings.model.sampling, numpy_multinomial(np.random.default_rng(number))
+            )
             tokens = list(
                 self.model.generate(
                     text, sampler, prompt_text=prompt[0].tolist(), prompt_speech_token=prompt[1].tolist()
@@ -183,7 +195,9 @@ class LLMTask:
         )
         attention = out.attention[self.settings.guide_layer][0, 0]
         rows = attention[1 + len(text) : 1 + len(text) + len(speech), 1 : 1 + len(text)]
-        plot_attention(rows.float().cpu().numpy(), self.store.utterances[item].symbols, context.folder / "attention.png")
+        plot_attention(
+            rows.float().cpu().numpy(), self.store.utterances[item].symbols, context.folder / "attention.png"
+        )
 
 
 @torch.no_grad()
@@ -193,7 +207,7 @@ def recognise_tokens(model: SpeechTokenizer, tokens: list[int], device: torch.de
     if ids.shape[1] == 0:
         return []
     digits = (ids[..., None] // model.fsq.powers) % model.fsq.levels
-    codes = digits.float() / model.fsq.half - 1.0
+    codes = digits.float() / model.fsq.steps - 1.0
     hidden = model.decode(codes, torch.tensor([ids.shape[1]], device=device))
     path = model.ctc_head(hidden)[0].argmax(-1).tolist()
     return [c for i, c in enumerate(path) if c > 1 and (i == 0 or path[i - 1] != c)]

@@ -85,7 +85,9 @@ class Averager:
 
     def __init__(self, modules: dict[str, nn.Module], decay: float) -> None:
         self.decay = decay
-        self.values = {name: {k: v.detach().clone() for k, v in m.state_dict().items()} for name, m in modules.items()}
+        self.values = {
+            name: {k: v.detach().clone() for k, v in m.state_dict().items()} for name, m in modules.items()
+        }
 
     @torch.no_grad()
     def update(self, modules: dict[str, nn.Module], step: int) -> None:
@@ -169,7 +171,9 @@ class Trainer:
                 self.step += 1
                 self.average.update(self.task.modules(), self.step)
                 if not all(math.isfinite(value) for value in logged.values()):
-                    raise GenerationError(f"{self.task.name}: loss not finite at step {self.step}: lower the rate")
+                    raise GenerationError(
+                        f"{self.task.name}: loss not finite at step {self.step}: lower the rate"
+                    )
                 for key, value in logged.items():
                     sums[key] += value
                 count += 1
@@ -203,7 +207,15 @@ class Trainer:
     def _report(self, values: dict[str, float], writer: SummaryWriter, prefix: str = "train") -> None:
         minutes = self.clock.total() / 60
         text = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
-        log.info("%s %s step %d (%.0f %%, %.1f min)  %s", self.task.name, prefix, self.step, 100 * self.progress(), minutes, text)
+        log.info(
+            "%s %s step %d (%.0f %%, %.1f min)  %s",
+            self.task.name,
+            prefix,
+            self.step,
+            100 * self.progress(),
+            minutes,
+            text,
+        )
         for key, value in values.items():
             writer.add_scalar(f"{prefix}/{key}", value, self.step)
             self.history[f"{prefix}/{key}"].append((self.step, value))
@@ -273,7 +285,9 @@ class _Swap:
         self.modules, self.values = modules, values
 
     def __enter__(self) -> None:
-        self._own = {n: {k: v.detach().clone() for k, v in m.state_dict().items()} for n, m in self.modules.items()}
+        self._own = {
+            n: {k: v.detach().clone() for k, v in m.state_dict().items()} for n, m in self.modules.items()
+        }
         for name, module in self.modules.items():
             module.load_state_dict(self.values[name])
 
@@ -290,7 +304,9 @@ def load_averaged(folder: Path, name: str) -> dict[str, Tensor]:
     return torch.load(path, weights_only=True, map_location="cpu")["average"][name]
 
 
-def adam(modules: list[nn.Module], rate: float, decay: float, betas: tuple[float, float] = (0.9, 0.98)) -> torch.optim.AdamW:
+def adam(
+    modules: list[nn.Module], rate: float, decay: float, betas: tuple[float, float] = (0.9, 0.98)
+) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices only."""
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     groups = [

@@ -1,9 +1,9 @@
 """One stage's training from settings to checkpoint: it finds what it needs, claims its folder, and resumes.
 
-A run folder is `RUNS/STAGE`. It remembers its settings and, as fingerprints, its corpus and the networks whose
-outputs it learns from, so that a resumed run is the same run, and a model is never put together from networks that
-do not know each other. Speech tokens and speaker embeddings are kept beside the corpus, named after the weights
-that made them: another tokenizer makes other files.
+A run folder is `RUNS/STAGE`. It remembers its settings and, as fingerprints, its corpus and the networks
+whose outputs it learns from, so that a resumed run is the same run, and a model is never put together from
+networks that do not know each other. Speech tokens and speaker embeddings are kept beside the corpus, named
+after the weights that made them: another tokenizer makes other files.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from cosyvoice.training.loop import Task, Trainer, choose_device, load_averaged
 from cosyvoice.training.settings import (
     FlowSettings,
     LLMSettings,
-    LoopSettings,
     SpeakerSettings,
+    StageSettings,
     TokenizerSettings,
     VocoderSettings,
 )
@@ -61,14 +61,15 @@ class Source:
     device: torch.device
 
 
-def run_stage(stage: str, settings: StrictModel, corpus: Path, runs: Path) -> dict[str, float]:
+def run_stage(stage: str, settings: StageSettings, corpus: Path, runs: Path) -> dict[str, float]:
     """Train `stage` in `runs/stage`, or go on where a killed run ended; returns the last validation scores.
 
-    Features, speech tokens and speaker embeddings that are missing are computed first. A run that has reached its
-    end is left as it is.
+    Features, speech tokens and speaker embeddings that are missing are computed first. A run that has reached
+    its end is left as it is.
 
     Raises:
-        ConfigError: the stage or corpus is unknown, a network that the stage learns from is not trained yet, sizes
+        ConfigError: the stage or corpus is unknown, a network that the stage learns from is not trained yet,
+        sizes
             of networks do not fit each other, or the folder holds a run of other settings or another corpus.
         GenerationError: the loss diverged.
     """
@@ -76,18 +77,19 @@ def run_stage(stage: str, settings: StrictModel, corpus: Path, runs: Path) -> di
         raise ConfigError(f"no stage {stage!r}: choose one of {', '.join(STAGES)}")
     if not isinstance(settings, SETTINGS[stage]):
         raise ConfigError(f"{stage} needs {SETTINGS[stage].__name__}, not {type(settings).__name__}")
-    loop = cast(LoopSettings, settings.loop)  # type: ignore[attr-defined]
-    folder, source = runs / stage, Source(corpus, runs, choose_device(loop.device))
+    folder, source = runs / stage, Source(corpus, runs, choose_device(settings.loop.device))
+    inputs = fingerprints(stage, source)
+    _check_splits(corpus)
     _check_settings(folder, settings)
-    _check_inputs(folder, fingerprints(stage, source))
+    _check_inputs(folder, inputs)
     # Fresh weights and dropout draw from PyTorch's own generator: seeded here, and given back as it was.
     with torch.random.fork_rng():
-        torch.manual_seed(loop.seed)
+        torch.manual_seed(settings.loop.seed)
         task = _TASKS[stage](settings, source)
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / "settings.json", settings.model_dump(mode="json"))
-        _write(folder / "inputs.json", fingerprints(stage, source))
-        trainer = Trainer(task, loop, folder)
+        _write(folder / "inputs.json", inputs)
+        trainer = Trainer(task, settings.loop, folder)
         if trainer.done:
             log.info("%s has reached its end at step %d", stage, trainer.step)
             return read_scores(folder)
@@ -151,7 +153,9 @@ def fingerprints(stage: str, source: Source) -> dict[str, str]:
     """What a run of `stage` depends on besides its settings: the corpus and the networks before it."""
     utterances = FeatureStore(source.corpus, ()).utterances
     corpus = _digest(f"{utterance.id} {utterance.seconds}".encode() for utterance in utterances)
-    return {"corpus": corpus} | {name: weights_fingerprint(source.runs, name) for name in UPSTREAM.get(stage, ())}
+    return {"corpus": corpus} | {
+        name: weights_fingerprint(source.runs, name) for name in UPSTREAM.get(stage, ())
+    }
 
 
 def _digest(parts: Iterable[bytes]) -> str:
@@ -159,6 +163,13 @@ def _digest(parts: Iterable[bytes]) -> str:
     for part in parts:
         digest.update(part)
     return digest.hexdigest()
+
+
+def _check_splits(corpus: Path) -> None:
+    store = FeatureStore(corpus, ())
+    for name in ("train", "validation"):
+        if not store.split(name):
+            raise ConfigError(f"{corpus} has no utterances of the {name} split: build the whole corpus first")
 
 
 def _check_settings(folder: Path, settings: StrictModel) -> None:
@@ -203,7 +214,12 @@ def _make_speaker(settings: SpeakerSettings, source: Source) -> Task:
 def _make_llm(settings: LLMSettings, source: Source) -> Task:
     before = read_settings(source.runs, "tokenizer", TokenizerSettings)
     model, vocabulary = settings.model, PhoneTokenizer().vocab_size
-    require_equal("llm.model.speech_token_size", model.speech_token_size, "the number of the tokenizer's codes", codes(before))
+    require_equal(
+        "llm.model.speech_token_size",
+        model.speech_token_size,
+        "the number of the tokenizer's codes",
+        codes(before),
+    )
     if model.qwen.vocab_size < vocabulary:
         raise ConfigError(
             f"llm.model.qwen.vocab_size is {model.qwen.vocab_size}: the phones need {vocabulary}, give at least that"
@@ -220,7 +236,12 @@ def _make_llm(settings: LLMSettings, source: Source) -> Task:
 def _make_flow(settings: FlowSettings, source: Source) -> Task:
     tokenizer = read_settings(source.runs, "tokenizer", TokenizerSettings)
     speaker = read_settings(source.runs, "speaker", SpeakerSettings)
-    require_equal("flow.model.vocab_size", settings.model.vocab_size, "the number of the tokenizer's codes", codes(tokenizer))
+    require_equal(
+        "flow.model.vocab_size",
+        settings.model.vocab_size,
+        "the number of the tokenizer's codes",
+        codes(tokenizer),
+    )
     require_equal(
         "flow.model.speaker_embedding_dim",
         settings.model.speaker_embedding_dim,
@@ -232,7 +253,13 @@ def _make_flow(settings: FlowSettings, source: Source) -> Task:
 
 
 def _make_vocoder(settings: VocoderSettings, source: Source) -> Task:
-    return VocoderTask(settings, FeatureStore(source.corpus, ("wave", "mel", "f0")))
+    task = VocoderTask(settings, FeatureStore(source.corpus, ("wave", "mel", "f0")))
+    if not task.items:
+        raise ConfigError(
+            f"no utterance of {source.corpus} is as long as vocoder.segment_frames={settings.segment_frames} "
+            "(20 ms each) and the look-ahead: lower it"
+        )
+    return task
 
 
 _TASKS: dict[str, Callable[[Any, Source], Task]] = {

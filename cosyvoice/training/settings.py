@@ -33,27 +33,30 @@ class LoopSettings(StrictModel):
     save_minutes: float = 5.0
 
 
-class TokenizerSettings(StrictModel):
-    """Training of the speech tokenizer."""
+class StageSettings(StrictModel):
+    """What the settings of every training have in common."""
 
     loop: LoopSettings
+
+
+class TokenizerSettings(StageSettings):
+    """Training of the speech tokenizer."""
+
     model: SpeechTokenizerConfig = SpeechTokenizerConfig()
     batch_seconds: float = 64.0
 
 
-class SpeakerSettings(StrictModel):
+class SpeakerSettings(StageSettings):
     """Training of the speaker encoder."""
 
-    loop: LoopSettings
     model: SpeakerEncoderConfig = SpeakerEncoderConfig()
     batch: int = 48
     crop_seconds: float = 1.8
 
 
-class LLMSettings(StrictModel):
+class LLMSettings(StageSettings):
     """Training of the language model."""
 
-    loop: LoopSettings
     model: LLMConfig = LLMConfig()
     batch_tokens: int = Field(2800, description="text and speech tokens a batch, padding included")
     pair_share: float = Field(0.5, ge=0, le=1, description="items made of two utterances of one speaker")
@@ -61,25 +64,25 @@ class LLMSettings(StrictModel):
     guide_weight: float = 0.3
 
 
-class FlowSettings(StrictModel):
+class FlowSettings(StageSettings):
     """Training of the flow."""
 
-    loop: LoopSettings
     model: FlowConfig = FlowConfig()
     batch_frames: int = 2600
 
 
-class VocoderSettings(StrictModel):
+class VocoderSettings(StageSettings):
     """Training of the vocoder and of its F0 predictor."""
 
-    loop: LoopSettings
     model: HiFTConfig = HiFTConfig()
     batch: int = 8
     segment_frames: int = 32
     mel_weight: float = 1.0
     stft_weight: float = 1.0
     f0_weight: float = 1.0
-    gan_start: float = Field(1.0, ge=0, le=1, description="share of the run after which discriminators join; 1: never")
+    gan_start: float = Field(
+        1.0, ge=0, le=1, description="share of the run after which discriminators join; 1: never"
+    )
     gan_weight: float = 0.1
 
 

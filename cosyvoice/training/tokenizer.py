@@ -14,7 +14,7 @@ from cosyvoice.speech_tokenizer.model import LABELS_PER_TOKEN, SpeechTokenizer
 from cosyvoice.training.batching import LengthBatches, pad
 from cosyvoice.training.features import FeatureStore, TokenStore
 from cosyvoice.training.loop import Context, adam, autocast, load_averaged, optimise
-from cosyvoice.training.phone_classes import CLASSES, PAUSE, edit_distance, phone_class
+from cosyvoice.training.phone_classes import PAUSE, edit_distance, phone_class
 from cosyvoice.training.plots import plot_mels
 from cosyvoice.training.settings import TokenizerSettings
 
@@ -92,7 +92,9 @@ class TokenizerTask:
         }
         return {k: v.to(device) for k, v in inputs.items()}, {k: v.to(device) for k, v in goals.items()}
 
-    def _losses(self, inputs: dict[str, Tensor], goals: dict[str, Tensor], context: Context) -> dict[str, Tensor]:
+    def _losses(
+        self, inputs: dict[str, Tensor], goals: dict[str, Tensor], context: Context
+    ) -> dict[str, Tensor]:
         with autocast(context.device, self.settings.loop.bf16):
             out = self.model(**inputs)
         valid = torch.arange(goals["mel"].shape[1], device=context.device)[None] < goals["frames"][:, None]
@@ -101,12 +103,19 @@ class TokenizerTask:
         log_probs = F.log_softmax(out.ctc_logits.float(), -1).transpose(0, 1)
         return {
             "ctc": F.ctc_loss(
-                log_probs, goals["ctc"], goals["frames"], goals["ctc_lengths"], reduction="mean", zero_infinity=True
+                log_probs,
+                goals["ctc"],
+                goals["frames"],
+                goals["ctc_lengths"],
+                reduction="mean",
+                zero_infinity=True,
             ),
             "phone": F.cross_entropy(
                 out.phone_logits.float().transpose(1, 2), goals["phone"].long(), ignore_index=IGNORED
             ),
-            "voicing": F.binary_cross_entropy_with_logits(prosody[..., 0][valid], goals["prosody"][..., 0][valid]),
+            "voicing": F.binary_cross_entropy_with_logits(
+                prosody[..., 0][valid], goals["prosody"][..., 0][valid]
+            ),
             "f0": (prosody[..., 1] - goals["prosody"][..., 1]).abs()[voiced].mean(),
             "energy": (prosody[..., 2] - goals["prosody"][..., 2]).abs()[valid].mean(),
             "mel": (out.mel.float() - (goals["mel"] + 5.0) / 5.0).abs()[valid].mean(),
@@ -117,7 +126,11 @@ class TokenizerTask:
         losses = self._losses(*self._batch(items, context), context)
         total = sum((WEIGHTS[name] * value for name, value in losses.items()), start=torch.zeros(()))
         norm = optimise(total, self.optimizer, self.settings.loop.clip)
-        return {"loss": float(total.detach()), "norm": norm, **{k: float(v.detach()) for k, v in losses.items()}}
+        return {
+            "loss": float(total.detach()),
+            "norm": norm,
+            **{k: float(v.detach()) for k, v in losses.items()},
+        }
 
     def validate(self, context: Context) -> dict[str, float]:
         errors = phones = correct = frames = 0
@@ -129,7 +142,9 @@ class TokenizerTask:
             for key, value in self._losses(inputs, goals, context).items():
                 sums[key] = sums.get(key, 0.0) + float(value) / len(chunks)
             heard = self.model.recognise(inputs["feats"], inputs["lengths"])
-            for row, count, said in zip(goals["ctc"].tolist(), goals["ctc_lengths"].tolist(), heard, strict=True):
+            for row, count, said in zip(
+                goals["ctc"].tolist(), goals["ctc_lengths"].tolist(), heard, strict=True
+            ):
                 # A pause is a class of the frames, never of the reference.
                 said = [c for c in said if c != 1]
                 errors += edit_distance(row[:count], said)
@@ -179,6 +194,3 @@ def tokenise_corpus(model: SpeechTokenizer, store: FeatureStore, device: torch.d
             count = len(store.get("mel", item)) // 2
             tokens[store.utterances[item].id] = row[:count].astype(np.int16)
     return TokenStore({u.id: tokens[u.id] for u in store.utterances})
-
-
-__all__ = ["CLASSES", "TokenizerTask", "load_tokenizer", "tokenise_corpus"]

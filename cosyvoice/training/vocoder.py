@@ -31,7 +31,9 @@ class SpectralLoss(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         basis = mel_filterbank(24000, 1920, 80, 0.0, None)
-        self.register_buffer("mel_basis", torch.from_numpy(np.ascontiguousarray(basis)).float(), persistent=False)
+        self.register_buffer(
+            "mel_basis", torch.from_numpy(np.ascontiguousarray(basis)).float(), persistent=False
+        )
         for size, _ in STFT_SIZES:
             self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
         self.register_buffer("window_1920", torch.hann_window(1920), persistent=False)
@@ -83,16 +85,18 @@ class VocoderTask:
         """Random segments: mel [batch, 80, frames], F0 [batch, frames], samples [batch, frames * hop]."""
         rng = np.random.default_rng([self.settings.loop.seed, context.step])
         frames, hop = self.settings.segment_frames, self.model.hop
-        mels, f0s, waves = [], [], []
+        mels: list[np.ndarray] = []
+        f0s: list[np.ndarray] = []
+        waves: list[np.ndarray] = []
         for item in rng.integers(0, len(self.items), self.settings.batch):
             index = self.items[item]
             mel = self.store.get("mel", index)
             start = int(rng.integers(0, len(mel) - frames + 1))
             mels.append(mel[start : start + frames])
             f0s.append(self.store.get("f0", index)[start : start + frames])
-            waves.append(self.store.get("wave", index)[start * hop : (start + frames) * hop].astype(np.float32) / 32768)
-        mel, f0, wave = (pad(parts).float().to(context.device) for parts in (mels, f0s, waves))
-        return mel.transpose(1, 2), f0, wave
+            waves.append(self.store.samples(index)[start * hop : (start + frames) * hop])
+        batch = [pad(parts).float().to(context.device) for parts in (mels, f0s, waves)]
+        return batch[0].transpose(1, 2), batch[1], batch[2]
 
     def step(self, context: Context) -> dict[str, float]:
         settings = self.settings
@@ -120,7 +124,7 @@ class VocoderTask:
         for index in items:
             mel = torch.from_numpy(self.store.get("mel", index).astype(np.float32)).T[None].to(context.device)
             f0 = torch.from_numpy(self.store.get("f0", index))[None].to(context.device)
-            wave = torch.from_numpy(self.store.get("wave", index).astype(np.float32) / 32768)[None].to(context.device)
+            wave = torch.from_numpy(self.store.samples(index))[None].to(context.device)
             guess = self.model.predict_f0(mel).float()
             noise = self.model.training_noise(1, mel.shape[2], generator).to(context.device)
             fake = self.model(mel, guess, noise)
@@ -140,7 +144,7 @@ class VocoderTask:
 
 
 def pitch_loss(predicted: Tensor, f0: Tensor) -> Tensor:
-    """Relative error where voiced, and a push below the voicing threshold where not; [batch, frames] in Hz."""
+    """Relative error where voiced, a push below the threshold where not; both [batch, frames] in Hz."""
     voiced = f0 > F0_EDGE
     relative = (predicted - f0).abs() / f0.clamp(min=50.0)
     silent = predicted.abs() / 100.0
@@ -152,6 +156,3 @@ def load_vocoder(run: Path, settings: VocoderSettings) -> CausalHiFTGenerator:
     model = CausalHiFTGenerator(settings.model)
     model.load_state_dict(load_averaged(run, "vocoder"))
     return model.eval()
-
-
-__all__ = ["SpectralLoss", "VocoderTask", "load_vocoder", "pitch_loss"]

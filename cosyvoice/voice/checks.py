@@ -65,9 +65,7 @@ def check_reference(samples: Samples, sample_rate: int, name: str = "the referen
         raise AudioError(f"{name} holds values that are not finite numbers; convert it to 16-bit WAV")
     seconds = len(samples) / sample_rate
     if seconds < MIN_SECONDS:
-        raise AudioError(
-            f"{name} lasts {seconds:.2f} s, less than {MIN_SECONDS:g} s; give 3 to 15 s of clear speech"
-        )
+        raise AudioError(f"{name} lasts {seconds:.2f} s, less than {MIN_SECONDS:g} s; give 3 to 15 s of clear speech")
     if seconds > MAX_SECONDS:
         raise AudioError(f"{name} lasts {seconds:.1f} s, more than {MAX_SECONDS:g} s; cut it to 3 to 15 s")
     if float(np.abs(samples - samples.mean()).max()) < SILENT_PEAK:

@@ -118,6 +118,4 @@ class VoiceStore:
 def _names(directory: Path | None) -> list[str]:
     if directory is None or not directory.is_dir():
         return []
-    return sorted(
-        path.name.removesuffix(SUFFIX) for path in directory.glob(f"*{SUFFIX}") if path.name[0] != "."
-    )
+    return sorted(path.name.removesuffix(SUFFIX) for path in directory.glob(f"*{SUFFIX}") if path.name[0] != ".")

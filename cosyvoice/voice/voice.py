@@ -53,15 +53,11 @@ class Voice:
         tokens = np.asarray(self.speech_token)
         mel, embedding = np.asarray(self.mel), np.asarray(self.speaker_embedding)
         if tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer):
-            raise VoiceError(
-                f"voice {self.name!r}: speech tokens must be whole numbers [tokens]; make it again"
-            )
+            raise VoiceError(f"voice {self.name!r}: speech tokens must be whole numbers [tokens]; make it again")
         if mel.ndim != 2 or not np.issubdtype(mel.dtype, np.floating):
             raise VoiceError(f"voice {self.name!r}: the mel must be [frames, n_mels]; make the voice again")
         if embedding.ndim != 1 or not np.issubdtype(embedding.dtype, np.floating) or embedding.size == 0:
-            raise VoiceError(
-                f"voice {self.name!r}: the speaker embedding must be a vector; make the voice again"
-            )
+            raise VoiceError(f"voice {self.name!r}: the speaker embedding must be a vector; make the voice again")
         if not (np.isfinite(mel).all() and np.isfinite(embedding).all()):
             raise VoiceError(f"voice {self.name!r} holds values that are not finite; make it again")
         for name, value in (("speech_token", tokens.astype(np.int32)), ("mel", mel.astype(np.float16)),
@@ -95,9 +91,7 @@ class Voice:
         except (SafetensorError, OSError, ValueError, TypeError) as error:
             raise VoiceError(f"{path} is no intact voice file ({error}); copy it again") from None
         if metadata.get("format") != FORMAT or len(tensors) < len(_TENSORS):
-            raise VoiceError(
-                f"{path} is a safetensors file but not a voice; make one with 'cosyvoice voices add'"
-            )
+            raise VoiceError(f"{path} is a safetensors file but not a voice; make one with 'cosyvoice voices add'")
         words: dict[str, Any] = _read_words(metadata.get("voice", ""), path)
         return cls(**tensors, **words)
 

@@ -18,7 +18,7 @@ UNVOICED = 0.0
 
 @dataclass(frozen=True)
 class Warp:
-    """How a speaker differs from the base voice: F0 factor, envelope stretch towards high frequencies, speaking rate."""
+    """How a speaker differs from the base voice: factors of F0, of formant frequencies and of speaking rate."""
 
     f0: float = 1.0
     envelope: float = 1.0
@@ -72,5 +72,7 @@ def resynthesise(samples: np.ndarray, sample_rate: int, warp: Warp) -> tuple[np.
     warped = np.exp(log_envelope[:, low] * (1 - weight) + log_envelope[:, low + 1] * weight)
     f0 = track.f0 * warp.f0
     period = FRAME_PERIOD / warp.rate
-    y = pyworld.synthesize(f0, np.ascontiguousarray(warped), np.ascontiguousarray(aperiodicity), sample_rate, period)
+    y = pyworld.synthesize(
+        f0, np.ascontiguousarray(warped), np.ascontiguousarray(aperiodicity), sample_rate, period
+    )
     return y.astype(np.float32), Track(f0, period / 1000)

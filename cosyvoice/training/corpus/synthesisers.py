@@ -43,7 +43,9 @@ BASE_VOICES = (
     BaseVoice("awb", "flite", "cmu_us_awb", "male", 2, "CMU Arctic licence (free, BSD-like)"),
     BaseVoice("kal16", "flite", "cmu_us_kal16", "male", 2, "flite licence (free, BSD-like)"),
     BaseVoice("slt", "flite", "cmu_us_slt", "female", 5, "CMU Arctic licence (free, BSD-like)"),
-    BaseVoice("slt_hts", "festival", "cmu_us_slt_arctic_hts", "female", 1, "CMU Arctic licence (free, BSD-like)"),
+    BaseVoice(
+        "slt_hts", "festival", "cmu_us_slt_arctic_hts", "female", 1, "CMU Arctic licence (free, BSD-like)"
+    ),
     BaseVoice("kal_diphone", "festival", "kal_diphone", "male", 2, "festvox licence (free, BSD-like)"),
     BaseVoice("ked_diphone", "festival", "ked_diphone", "male", 1, "festvox licence (free, BSD-like)"),
 )
@@ -174,7 +176,9 @@ class Flite:
                             words[-1] = (words[-1][0], "")
                         words.append(([], mark))
                         previous_word, previous_token = word, token
-                    words[-1][0].append((name, int(self._string(segment, b"R:SylStructure.parent.stress") == b"1")))
+                    words[-1][0].append(
+                        (name, int(self._string(segment, b"R:SylStructure.parent.stress") == b"1"))
+                    )
                 segment = self._next(segment)
             sample_rate = wave.sample_rate
         finally:
@@ -222,7 +226,11 @@ def festival_speak(identifier: str, texts: list[str], duration_stretch: float = 
     """Speak all `texts` with one run of festival."""
     _require_festival()
     with tempfile.TemporaryDirectory() as folder:
-        script = [f"(voice_{identifier})", f"(Parameter.set 'Duration_Stretch {duration_stretch})", _FESTIVAL_SCRIPT]
+        script = [
+            f"(voice_{identifier})",
+            f"(Parameter.set 'Duration_Stretch {duration_stretch})",
+            _FESTIVAL_SCRIPT,
+        ]
         for i, text in enumerate(texts):
             quoted = text.replace("\\", "").replace('"', "")
             script.append(f'(tell "{quoted}" "{folder}/{i}.wav")')
