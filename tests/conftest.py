@@ -165,6 +165,30 @@ def write_wav(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture(scope="session")
+def make_voice() -> Callable[..., Voice]:
+    """`random_voice` for tests."""
+    return random_voice
+
+
+@pytest.fixture(scope="session")
+def make_speech() -> Callable[..., np.ndarray]:
+    """`speech_like` for tests."""
+    return speech_like
+
+
+@pytest.fixture(scope="session")
+def released_model_dir() -> Path:
+    """A released V3 directory with tiny random networks."""
+    return PARITY / "v3" / "model"
+
+
+@pytest.fixture(scope="session")
+def reference_wav() -> Path:
+    """1.02 s at 16 kHz that passes every check."""
+    return REFERENCE_WAV
+
+
 def speech_like(seconds: float, rate: int = 24000, level: float = 0.3) -> np.ndarray:
     """Harmonics of 140 Hz in syllables of 0.2 s: passes for speech in every check of the signal."""
     t = np.arange(int(seconds * rate)) / rate

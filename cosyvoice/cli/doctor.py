@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from cosyvoice.cli.player import PROGRAMS
 from cosyvoice.errors import CosyVoiceError
 
 _NEEDED = (
@@ -80,7 +81,7 @@ def examine(model: Path, synthesis: bool = True) -> Iterator[Line]:
     yield from _packages()
     yield _torch()
     yield from _model(model)
-    yield _programs("player", ("pw-play", "paplay", "aplay", "play", "ffplay"), "for --play")
+    yield _programs("player", tuple(PROGRAMS), "for --play")
     yield _programs("synthesisers", ("flite", "text2wave"), "to build a training corpus")
     if synthesis:
         yield _synthesis(model)

@@ -28,17 +28,11 @@ def evaluate(
     voices: Annotated[
         str | None, typer.Option(help="Voices by name, separated by commas; all of the model's otherwise.")
     ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="Model directory; the model of the package otherwise.")
-    ] = None,
-    refs: Annotated[
-        Path | None, typer.Option(help="Folder of NAME.wav and NAME.txt: speakers to clone.")
-    ] = None,
+    model: Annotated[Path | None, typer.Option(help="Model directory; the model of the package otherwise.")] = None,
+    refs: Annotated[Path | None, typer.Option(help="Folder of NAME.wav and NAME.txt: speakers to clone.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="Corpus folder: clone its held-out speakers.")] = None,
     speakers: Annotated[int, typer.Option(min=1, help="Held-out speakers to clone.")] = 8,
-    sentences_per_speaker: Annotated[
-        int, typer.Option(min=1, help="Sentences of each held-out speaker.")
-    ] = 5,
+    sentences_per_speaker: Annotated[int, typer.Option(min=1, help="Sentences of each held-out speaker.")] = 5,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first sentences.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every utterance.")] = 1,
     original: Annotated[
@@ -70,9 +64,7 @@ def evaluate(
     sources = DebianSources()
     for voice, source in named.items():
         if source not in sources.names:
-            raise VoiceError(
-                f"{voice}={source}: no such original here; there are {', '.join(sources.names) or 'none'}"
-            )
+            raise VoiceError(f"{voice}={source}: no such original here; there are {', '.join(sources.names) or 'none'}")
     for folder in [out, out / "references"] + ([out / "audio"] if keep_audio else []):
         _make_folder(folder)
     tts = cosyvoice.load(model)
@@ -88,9 +80,7 @@ def evaluate(
         if corpus is not None:
             held_out = read_held_out(corpus, speakers, sentences_per_speaker)
             if len(held_out) < speakers:
-                notes.append(
-                    f"the corpus holds {len(held_out)} usable held-out speakers, {speakers} were asked for"
-                )
+                notes.append(f"the corpus holds {len(held_out)} usable held-out speakers, {speakers} were asked for")
             plan += plan_held_out(tts, held_out, embed, out / "references")
 
     evaluation = Evaluation(tts, recogniser, embed, seed, out / "audio" if keep_audio else None)
@@ -148,9 +138,7 @@ def _chosen_voices(voices: str | None, known: list[str], everything: bool) -> li
     chosen = [name.strip() for name in voices.split(",") if name.strip()]
     unknown = [name for name in chosen if name not in known]
     if unknown or not chosen:
-        raise VoiceError(
-            f"unknown voice {', '.join(unknown) or voices!r}; there are {', '.join(known) or 'none'}"
-        )
+        raise VoiceError(f"unknown voice {', '.join(unknown) or voices!r}; there are {', '.join(known) or 'none'}")
     return list(dict.fromkeys(chosen))
 
 

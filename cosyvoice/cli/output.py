@@ -1,4 +1,4 @@
-"""Where the speech goes: places are checked before anything is computed, and files appear complete or not at all."""
+"""Where the speech goes: places are checked before anything is computed, and files appear complete or not."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check_output(path: Path) -> None:
 
 
 def check_spectrogram(path: Path) -> None:
-    """Raise `OutputError` for a picture that cannot be written, `MissingDependencyError` without matplotlib."""
+    """Raise `OutputError` for a place that cannot be written, `MissingDependencyError` without matplotlib."""
     if path.suffix.lower() != ".png":
         raise OutputError(f"the spectrogram {path} would be a PNG file; let the name end with .png")
     check_place(path)

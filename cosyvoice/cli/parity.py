@@ -20,7 +20,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from cosyvoice.audio.io import write_bytes_atomically
-from cosyvoice.errors import CosyVoiceError, MissingDependencyError, OutputError
+from cosyvoice.cli.extras import needs_extra
+from cosyvoice.cli.output import check_place
 
 if TYPE_CHECKING:
     from cosyvoice.parity.golden import Row
@@ -47,30 +48,22 @@ def parity(
 
     Exits with 0 where all are within tolerance, 1 where one is not, 2 where the folder cannot be checked.
     """
-    notes = Console(stderr=True)
-    try:
-        rows = _run(folder, generation, json_file, notes)
-    except CosyVoiceError as error:
-        notes.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(2) from None
+    rows = _run(folder, generation, json_file, Console(stderr=True))
     _print(rows, every_row)
     if not all(row.passed for row in rows):
         raise typer.Exit(1)
 
 
 def _run(root: Path, generation: str | None, json_file: Path | None, notes: Console) -> list[Row]:
-    if json_file is not None and not json_file.parent.is_dir():
-        raise OutputError(f"the directory {json_file.parent} does not exist; create it first")
-    try:
+    if json_file is not None:
+        check_place(json_file)
+    with needs_extra("train", "the parity check"):
         from cosyvoice.parity import run as checks
         from cosyvoice.parity.golden import ParityFolder
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"parity checks need {error.name}; install the extra with: pip install 'cosyvoice[torch,train]'"
-        ) from None
     folder = ParityFolder(root)
-    generations = [generation]
-    if generation is None:
+    if generation is not None:
+        generations = [generation]
+    else:
         recorded = checks.recorded_generations(folder)
         generations = [name for name in recorded if name in checks.SUPPORTED]
         skipped = [name for name in recorded if name not in checks.SUPPORTED]

@@ -1,4 +1,4 @@
-"""Playing through a program of the system that takes raw samples, so that no audio library has to be installed."""
+"""Playing through a program of the system that takes raw samples, so that no audio library is needed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from cosyvoice.errors import MissingDependencyError, OutputError
 if TYPE_CHECKING:
     import numpy as np
 
-# Programs in the order of preference, with arguments for mono 16-bit samples of {rate} Hz on standard input.
-_PROGRAMS: dict[str, tuple[str, ...]] = {
+PROGRAMS: dict[str, tuple[str, ...]] = {
     "pw-play": ("--raw", "--format=s16", "--channels=1", "--rate={rate}", "-"),
     "paplay": ("--raw", "--format=s16le", "--channels=1", "--rate={rate}"),
     "aplay": ("-q", "-t", "raw", "-f", "S16_LE", "-c", "1", "-r", "{rate}", "-"),
     "play": ("-q", "-t", "raw", "-e", "signed", "-b", "16", "-c", "1", "-r", "{rate}", "-"),
     "ffplay": ("-v", "error", "-nodisp", "-autoexit", "-f", "s16le", "-ar", "{rate}", "-i", "-"),
 }
+"""In the order of preference, with arguments for mono 16-bit samples of {rate} Hz on standard input."""
 
 
 class Sound:
@@ -55,8 +55,8 @@ class Player:
 
     @contextmanager
     def open(self, sample_rate: int) -> Iterator[Sound]:
-        """Start the program; leaving the block waits until all is played. Raises `OutputError` where it fails."""
-        arguments = [part.format(rate=sample_rate) for part in _PROGRAMS[self.name]]
+        """Start the program; leaving the block waits until all is played. Raises `OutputError` on failure."""
+        arguments = [part.format(rate=sample_rate) for part in PROGRAMS[self.name]]
         process = subprocess.Popen(
             [self.path, *arguments], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -73,11 +73,11 @@ class Player:
 
 def find_player() -> Player:
     """The first player that is installed; raises `MissingDependencyError` where there is none."""
-    for name in _PROGRAMS:
+    for name in PROGRAMS:
         path = shutil.which(name)
         if path is not None:
             return Player(name, path)
     raise MissingDependencyError(
-        f"there is no program to play with; install one of {', '.join(_PROGRAMS)} (for example alsa-utils), "
+        f"there is no program to play with; install one of {', '.join(PROGRAMS)} (for example alsa-utils), "
         "or write a file with -o"
     )

@@ -1,9 +1,8 @@
-"""`cosyvoice say`: text in, a file or sound out. Everything that can be wrong is checked before the model speaks."""
+"""`cosyvoice say`: text in, a file or sound out. What can be wrong is checked before the model speaks."""
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cosyvoice.cli.output import check_output, check_spectrogram, write_speech, write_spectrogram
+from cosyvoice.cli.output import check_output, check_spectrogram, write_spectrogram, write_speech
 from cosyvoice.cli.player import Player, find_player
 from cosyvoice.errors import OutputError, TextError, VoiceError
 
@@ -64,7 +63,7 @@ def say(
         check_spectrogram(spectrogram)
     player = find_player() if play else None
     if ref is not None:
-        # Before the model is loaded, which takes longer than any check of the recording.
+        # Here already, since loading the model takes longer than any check of the recording.
         from cosyvoice.voice.checks import read_reference
 
         read_reference(ref)
@@ -96,7 +95,7 @@ def say(
 
 
 def read_text(text: str | None, file: Path | None) -> str:
-    """The text from the argument, a file or standard input. Raises `TextError` where there is not exactly one."""
+    """The text from the argument, a file or standard input. Raises `TextError` where it is missing or unreadable."""
     if file is not None:
         if text is not None:
             raise TextError("there is a text and a file with text; give one of them")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,8 @@ import numpy as np
 from cosyvoice.engine.guard import Guard
 from cosyvoice.engine.joining import Joining
 from cosyvoice.engine.models import CosyVoice2Model
-from cosyvoice.engine.session import Progress, Request, Session
-from cosyvoice.engine.speech import Chunk, Report, Speech
+from cosyvoice.engine.session import Progress, Request, Session, SpeechStream
+from cosyvoice.engine.speech import Report, Speech
 from cosyvoice.engine.streaming import StreamingConfig
 from cosyvoice.engine.tempo import check_speed
 from cosyvoice.errors import ConfigError, VoiceError
@@ -149,14 +148,15 @@ class TTS:
         streaming: StreamingConfig | None = None,
         guard: Guard | None = None,
         joining: Joining | None = None,
-    ) -> Iterator[Chunk]:
+    ) -> SpeechStream:
         """Speak `text` and give out chunks as soon as they are ready; arguments and errors as in `say`.
 
-        Errors in the arguments are raised at once, not with the first chunk. The iterator may be abandoned at
+        Errors in the arguments are raised at once, not with the first chunk. The stream may be abandoned at
         any point. Joined, the chunks are what `say` gives with the same arguments and the same `streaming`.
         """
         streaming = streaming or StreamingConfig()
-        return self._session(text, voice, seed, speed, instruct, streaming, guard, joining, None).run()
+        session = self._session(text, voice, seed, speed, instruct, streaming, guard, joining, None)
+        return SpeechStream(session)
 
     def _session(
         self,

@@ -49,11 +49,10 @@ class MelStretcher:
             return mel
         self._kept = mel if self._kept is None else np.concatenate([self._kept, mel])
         self._seen += len(mel)
+        # Both neighbours of an output frame must be there: (i + 0.5) * speed - 0.5 < seen - 1.
+        end = math.ceil((self._seen - 0.5) / self._speed - 0.5)
         if finalize:
             end = max(int(self._seen / self._speed), 1)
-        else:
-            # Both neighbours of an output frame must be there: (i + 0.5) * speed - 0.5 < seen - 1.
-            end = math.ceil((self._seen - 0.5) / self._speed - 0.5)
         count = max(end - self._given, 0)
         output = _interpolate(self._kept, self._first, self._given, count, self._speed, self._seen)
         self._given += count

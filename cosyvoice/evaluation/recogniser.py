@@ -16,6 +16,7 @@ from cosyvoice.errors import MissingDependencyError
 
 _SAMPLE_RATE = 16000
 _SHORTEST_SECONDS = 0.1
+_SILENT_PEAK = 1e-3
 
 
 class Recogniser(Protocol):
@@ -46,7 +47,8 @@ class PocketSphinx:
     def transcribe(self, samples: np.ndarray, sample_rate: int) -> str:
         """See `Recogniser`. The result does not depend on what was transcribed before."""
         samples = resample(samples, sample_rate, _SAMPLE_RATE)
-        if len(samples) < _SHORTEST_SECONDS * _SAMPLE_RATE:
+        # In digital silence the decoder hears short words.
+        if len(samples) < _SHORTEST_SECONDS * _SAMPLE_RATE or np.abs(samples).max() < _SILENT_PEAK:
             return ""
         pcm = (np.clip(samples, -1.0, 1.0) * 32767).astype(np.int16)
         # The noise tracker would carry over from one utterance to the next, so that scores depend on

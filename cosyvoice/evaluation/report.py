@@ -72,13 +72,27 @@ def table_rows(summaries: Mapping[str, Mapping[str, Summary]]) -> list[list[str]
 
 
 def rich_table(summaries: Mapping[str, Mapping[str, Summary]]) -> Table:
-    """The table for the terminal."""
-    heading, *rows = table_rows(summaries)
+    """The columns that fit a terminal of 80 characters; the Markdown report has all."""
     table = Table()
-    for i, name in enumerate(heading):
-        table.add_column(name, justify="left" if i < 2 or name == "artefacts" else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*row, style="bold" if row[1] == "all" else None, end_section=row[1] == "all")
+    table.add_column("voice")
+    for name in ("spoken", "failed", "WER", "original", "length", "alike", "nearest", "RTF"):
+        table.add_column(name, justify="right")
+    for group, voices in summaries.items():
+        for voice, s in voices.items():
+            total = voice == "all"
+            table.add_row(
+                f"{group}: all" if total else voice,
+                str(s.utterances),
+                str(s.failures),
+                _number(s.wer_mean),
+                _number(s.original_wer_mean),
+                _number(s.length_ratio),
+                _number(s.similarity),
+                _percent(s.nearest_accuracy),
+                _number(s.rtf),
+                style="bold" if total else None,
+                end_section=total,
+            )
     return table
 
 

@@ -46,7 +46,7 @@ _SPELLINGS = {
     "neighbours": "neighbors", "colour": "color", "colours": "colors", "favourite": "favorite",
 }  # fmt: skip
 _GROUPED = re.compile(r"(?<![\d,])(\d{1,3}(?:,\d{3})+)(?![\d,]*\d)")
-_MONEY = re.compile(r"\$(\d+)(?:\.(\d\d))?(?!\d)")
+_MONEY = re.compile(r"\$(\d{1,3}(?:,\d{3})+|\d+)(?:\.(\d\d))?(?!\d)")
 _CLOCK = re.compile(r"\b(\d{1,2}):(\d\d)\b")
 _ORDINAL = re.compile(r"\b(\d+)(?:st|nd|rd|th)\b")
 _DECIMAL = re.compile(r"(\d+)\.(\d+)")
@@ -93,8 +93,8 @@ def normalise_for_scoring(text: str) -> list[str]:
 
 
 def _numbers_as_words(text: str) -> str:
-    text = _GROUPED.sub(lambda m: _spaced(_whole(m[1].replace(",", ""))), text)
     text = _MONEY.sub(_money, text)
+    text = _GROUPED.sub(lambda m: _spaced(_whole(m[1].replace(",", ""))), text)
     text = _CLOCK.sub(_clock, text)
     text = _ORDINAL.sub(lambda m: _spaced(ordinal(int(m[1])) if int(m[1]) < _LARGEST else _digits(m[1])), text)
     text = _DECIMAL.sub(lambda m: _spaced(f"{_whole(m[1])} point {_digits(m[2])}"), text)
@@ -126,8 +126,8 @@ def _plain(text: str) -> str:
 
 
 def _money(match: re.Match[str]) -> str:
-    dollars, cents = int(match[1]), int(match[2] or 0)
-    parts = [f"{_whole(match[1])} {'dollar' if dollars == 1 else 'dollars'}"] if dollars or not cents else []
+    dollars, cents = int(match[1].replace(",", "")), int(match[2] or 0)
+    parts = [f"{_whole(str(dollars))} {'dollar' if dollars == 1 else 'dollars'}"] if dollars or not cents else []
     if cents:
         parts.append(f"{cardinal(cents)} {'cent' if cents == 1 else 'cents'}")
     return _spaced(" and ".join(parts))

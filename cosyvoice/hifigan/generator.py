@@ -179,8 +179,14 @@ class CausalHiFTGenerator(nn.Module):
         return samples if finalize else samples[:, : -self.hop]
 
     def remove_weight_norm(self) -> None:
-        """Fold every weight norm for faster inference; the state dict then loses the released names."""
-        layers.remove_weight_norm(self)
+        """Fold weight norms for faster inference; the state dict then no longer has the released names.
+
+        An F0 predictor that runs in float64 keeps its own: folding would round its weights to float32, and the
+        phase of the source adds that up over the whole utterance.
+        """
+        for name, child in self.named_children():
+            if name != "f0_predictor" or not self.config.f0_in_float64:
+                layers.remove_weight_norm(child)
 
 
 def _check(config: HiFTConfig) -> None:

@@ -21,9 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cosyvoice.audio.io import read_audio
 from cosyvoice.audio.mel import LogMel
@@ -36,11 +34,11 @@ from cosyvoice.engine.models import CosyVoice3Model, Prompt, ReferenceFeatures
 from cosyvoice.engine.prompt_encoders import PROMPT_SAMPLE_RATE
 from cosyvoice.engine.session import Request, Session
 from cosyvoice.engine.speech import Report
-from cosyvoice.engine.stages import FloatArray, FlowInput, LLMInput
+from cosyvoice.engine.stages import FloatArray, FlowInput
 from cosyvoice.engine.streaming import ChunkSchedule, StreamingConfig
 from cosyvoice.errors import ModelError
 from cosyvoice.parity.golden import F0_TOLERANCE, TOLERANCE, ParityFolder, Row, Topic, compare, exact
-from cosyvoice.parity.hift import load_vocoder
+from cosyvoice.parity.observation import Calls, ForcedLLM, ObservedFlow, ObservedVocoder
 from cosyvoice.reference.loading import load_reference_model
 from cosyvoice.reference.stages import TorchFlowStage, TorchVocoderStage
 from cosyvoice.voice.voice import Voice
@@ -101,100 +99,11 @@ class _Report:
 
 
 @dataclass
-class _Calls:
-    """What flow and vocoder were called with and what they returned."""
-
-    flow: list[dict[str, Any]] = field(default_factory=list)
-    hift: list[dict[str, Any]] = field(default_factory=list)
-    recorded_mels: Callable[[int], list[Tensor]] = lambda index: []
-    """What was recorded that may have been the mel of a call of the vocoder."""
-
-    def begin(self, topic: Topic, case: str) -> None:
-        """Forget the calls; those that follow belong to `case`."""
-        self.flow.clear()
-        self.hift.clear()
-
-        def recorded_mels(index: int) -> list[Tensor]:
-            # Where the vocoder got what the flow had returned, it was recorded once.
-            names = (f"{case}.hift{index}.mel", f"{case}.flow{index}.mel")
-            return [torch.from_numpy(topic[name]) for name in names if name in topic]
-
-        self.recorded_mels = recorded_mels
-
-
-class _ObservedFlow:
-    """Stands before the flow network and notes its calls."""
-
-    def __init__(self, network: Any, calls: _Calls) -> None:
-        self._network, self._calls = network, calls
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._network, name)
-
-    def inference(self, token: Tensor, *args: Any, **options: Any) -> Tensor:
-        mel: Tensor = self._network.inference(token, *args, **options)
-        self._calls.flow.append({"token": token.clone(), "mel": mel, **options})
-        return mel
-
-
-class _ObservedVocoder:
-    """Stands before the vocoder network and notes its calls, each with the source signal it made."""
-
-    def __init__(self, network: Any, calls: _Calls) -> None:
-        self._network, self._calls = network, calls
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._network, name)
-
-    def inference(self, mel: Tensor, noise: Any, finalize: bool = True) -> Tensor:
-        own, _ = self._run(mel, noise, finalize)
-        samples, source = self._run(self._recorded_mel(mel), noise, finalize)
-        call = {"mel": mel, "source": source, "own": own, "samples": samples, "finalize": finalize}
-        self._calls.hift.append(call)
-        return samples
-
-    def _run(self, mel: Tensor, noise: Any, finalize: bool) -> tuple[Tensor, Tensor]:
-        sources: list[Tensor] = []
-        hook = self._network.m_source.register_forward_hook(lambda _, __, source: sources.append(source))
-        try:
-            return self._network.inference(mel, noise, finalize), sources[0]
-        finally:
-            hook.remove()
-
-    def _recorded_mel(self, mel: Tensor) -> Tensor:
-        """The record of `mel`; `mel` itself where there is none, or it differs."""
-        for recorded in self._calls.recorded_mels(len(self._calls.hift)):
-            if recorded.shape == mel.shape and float((recorded - mel).abs().max()) <= TOLERANCE:
-                return recorded
-        return mel
-
-
-class _ForcedLLM:
-    """A language model that can say one sequence only."""
-
-    def __init__(self, tokens: Sequence[int], end: int, outputs: int) -> None:
-        self._sequence, self._outputs = [*tokens, end], outputs
-        self.inputs: list[LLMInput] = []
-
-    def init_state(self, inputs: LLMInput) -> int:
-        self.inputs.append(inputs)
-        return 0
-
-    def step(self, token: int | None, state: int) -> tuple[FloatArray, int]:
-        scores = np.full(self._outputs, -np.inf, np.float32)
-        scores[self._sequence[state]] = 0.0
-        return scores, state + 1
-
-    def release(self, state: int) -> None:
-        """Nothing is held."""
-
-
-@dataclass
 class _Setup:
     """The loaded model and what is made of the recordings."""
 
     model: CosyVoice3Model
-    calls: _Calls
+    calls: Calls
     options: dict[str, Any]
     forced: list[int]
     model_dir: Path
@@ -207,11 +116,10 @@ class _Setup:
     def load(cls, folder: ParityFolder, generation: str, topic: Topic) -> _Setup:
         model_dir = folder.model_dir(generation)
         model = load_reference_model(model_dir)
-        calls = _Calls()
+        calls = Calls()
         flow, vocoder = cast(TorchFlowStage, model.stages.flow), cast(TorchVocoderStage, model.stages.vocoder)
-        flow.model = cast(Any, _ObservedFlow(flow.model, calls))
-        # The stage folds the weight norm, which rounds the weights of F0 to single precision.
-        vocoder.model = cast(Any, _ObservedVocoder(load_vocoder(folder, generation).generator, calls))
+        flow.model = cast(Any, ObservedFlow(flow.model, calls))
+        vocoder.model = cast(Any, ObservedVocoder(vocoder.model, calls))
         options = topic.meta["options"]
         wavs = [name.removeprefix(_DISTINCT) for name in options if name.startswith(_DISTINCT)]
         prompt_wav = next((name for name in wavs if name.startswith("prompt")), PROMPT_WAV)
@@ -267,10 +175,10 @@ class _Setup:
             return self.speech_tokens(self.source_wav).tolist()
         return self.forced if streamed else self.forced[: self.options["n_forced_non_stream"]]
 
-    def forced_model(self, mode: str, tokens: Sequence[int]) -> tuple[CosyVoice3Model, _ForcedLLM]:
+    def forced_model(self, mode: str, tokens: Sequence[int]) -> tuple[CosyVoice3Model, ForcedLLM]:
         """The model with a language model that says `tokens`."""
         config = self.model.config
-        llm = _ForcedLLM(tokens, self.model.stop_ids[-1], config.llm.speech_token_size + config.llm.speech_extra_tokens)
+        llm = ForcedLLM(tokens, self.model.stop_ids[-1], config.llm.speech_token_size + config.llm.speech_extra_tokens)
         unlimited = config.llm.model_copy(
             update={
                 "sampling": SamplingConfig(top_k=1, win_size=1, tau_r=2.0),

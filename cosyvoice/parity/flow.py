@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cosyvoice.checkpoint.released import load_state_dict
 from cosyvoice.config.released import read_model_config
 from cosyvoice.errors import ModelError
 from cosyvoice.flow.flow import (
@@ -41,9 +42,7 @@ def load_flow(folder: ParityFolder, generation: str) -> CausalMaskedDiffWithDiT:
         raise ModelError(f"the flow of {generation} cannot be checked; there is a flow for v3 only")
     directory = folder.model_dir(generation)
     flow = CausalMaskedDiffWithDiT(read_model_config(directory).flow)
-    flow.load_state_dict(
-        torch.load(directory / "flow.pt", map_location="cpu", weights_only=True), strict=True
-    )
+    flow.load_state_dict(load_state_dict(directory / "flow.pt"), strict=True)
     return flow.eval()
 
 
@@ -184,7 +183,8 @@ def _debug(report: _Report, flow: CausalMaskedDiffWithDiT) -> None:
             for name in report.topic.tensors
             if (module := _module_named(flow, name)) is not None
         }
-        _run_case(report, flow, "run", inputs, {"streaming": False, "finalize": True})
+        streaming = report.options.get("run_streaming", False)
+        _run_case(report, flow, "run", inputs, {"streaming": streaming, "finalize": True})
     for name, output in outputs.items():
         report.add(name, output[0])
 

@@ -70,8 +70,13 @@ def recorded_generations(folder: ParityFolder) -> list[str]:
 
 
 def check_generations(folder: ParityFolder, generations: Sequence[str]) -> None:
-    """Raise `ModelError` for a generation that is not supported, not recorded, or without its model."""
+    """Raise `ModelError` for none at all, and for one that is not supported, recorded, or with its model."""
     recorded = recorded_generations(folder)
+    if not generations:
+        raise ModelError(
+            f"{folder.root} holds records of {', '.join(recorded)}, of which none is supported; give a folder "
+            f"with records of {', '.join(SUPPORTED)}"
+        )
     for generation in generations:
         if generation not in SUPPORTED:
             raise ModelError(f"generation {generation!r} is not supported; choose one of {', '.join(SUPPORTED)}")

@@ -138,7 +138,9 @@ def _kept(stage: str, name: str, source: Source, compute: Callable[[], TokenStor
         kept = TokenStore.load(path)
         if all(utterance.id in kept for utterance in FeatureStore(source.corpus, ()).utterances):
             return kept
-    computed = compute()
+    # Building a network draws from PyTorch's generator, and a run must not depend on what was kept already.
+    with torch.random.fork_rng():
+        computed = compute()
     computed.save(path)
     return computed
 

@@ -97,8 +97,9 @@ def test_folding_weight_norm_keeps_the_speech() -> None:
     generator = build()
     before = generator.inference(mel_of(10), NOISE)
     generator.remove_weight_norm()
-    assert not [name for name in generator.state_dict() if "parametrizations" in name]
-    torch.testing.assert_close(generator.inference(mel_of(10), NOISE), before, atol=1e-3, rtol=0)
+    kept = {name.split(".")[0] for name in generator.state_dict() if "parametrizations" in name}
+    assert kept == {"f0_predictor"}  # it runs in float64, where a folded float32 weight would be off
+    torch.testing.assert_close(generator.inference(mel_of(10), NOISE), before, atol=1e-5, rtol=0)
 
 
 def test_names_of_the_released_weights() -> None:

@@ -213,9 +213,10 @@ def build_corpus(out: Path, settings: CorpusSettings, workers: int = 2) -> float
     (out / "speakers.json").write_text(json.dumps(speakers, indent=1))
     jobs = [(block, out / f"{block.name}.parquet") for block in blocks]
     jobs = [job for job in jobs if not job[1].exists()]
-    if jobs:
-        # A worker that cannot start is replaced for ever: what is missing has to show here.
-        require_synthesisers()
+    if not jobs:
+        return 0.0
+    # A worker that cannot start is replaced for ever: what is missing has to show here.
+    require_synthesisers()
     seconds = 0.0
     with multiprocessing.get_context("spawn").Pool(workers, _start_worker) as pool:
         for added in track(pool.imap(_build_block, jobs), total=len(jobs), description="corpus"):

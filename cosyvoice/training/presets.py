@@ -1,0 +1,77 @@
+"""Preset voices of a model from its corpus: for each base voice the utterance that the model itself hears best."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+
+from cosyvoice.engine.pipeline import TTS
+from cosyvoice.errors import ConfigError
+from cosyvoice.reference.loading import load_reference_model
+from cosyvoice.speech_tokenizer.model import SpeechTokenizer
+from cosyvoice.training.corpus.synthesisers import BASE_VOICES, BaseVoice
+from cosyvoice.training.features import FeatureStore
+from cosyvoice.training.phone_classes import PAUSE, edit_distance, phone_class
+from cosyvoice.voice.store import SUFFIX, VoiceStore
+
+NAMES = {
+    "rms": "ryan",
+    "awb": "angus",
+    "kal16": "karl",
+    "slt": "sally",
+    "slt_hts": "helen",
+    "kal_diphone": "kevin",
+    "ked_diphone": "edgar",
+}
+"""What the presets are called, by base voice."""
+SHORTEST, LONGEST = 3.0, 5.0
+"""Seconds of a preset's reference: enough for the voice, and little for every request to attend to."""
+CANDIDATES = 24
+
+
+def _phone_errors(recogniser: SpeechTokenizer, store: FeatureStore, item: int) -> float:
+    """Share of the phones of utterance `item` that the recogniser gets wrong."""
+    feats = torch.from_numpy(store.get("whisper", item).astype(np.float32)).T[None]
+    heard = recogniser.recognise(feats, torch.tensor([feats.shape[2]]))[0]
+    spoken = [phone_class(p) + 1 for p in store.utterances[item].phones if p != PAUSE]
+    return edit_distance(spoken, [c for c in heard if c != 1]) / len(spoken)
+
+
+def choose_reference(recogniser: SpeechTokenizer, store: FeatureStore, voice: BaseVoice) -> int:
+    """The training utterance of `voice`, unwarped, with the fewest phone errors. Raises `ConfigError` without any."""
+    fitting = [
+        i
+        for i in store.split("train")
+        if store.utterances[i].speaker == voice.name and SHORTEST <= store.utterances[i].seconds <= LONGEST
+    ]
+    if not fitting:
+        raise ConfigError(f"the corpus has no utterance of {voice.name!r} that lasts {SHORTEST:g} to {LONGEST:g} s")
+    return min(fitting[:CANDIDATES], key=lambda i: _phone_errors(recogniser, store, i))
+
+
+def make_presets(model_dir: Path, recogniser: SpeechTokenizer, corpus: Path) -> list[Path]:
+    """Write `voices/NAME.safetensors` into `model_dir`, one for each base voice; returns the files."""
+    store = FeatureStore(corpus, ("wave", "whisper"))
+    tts = TTS(load_reference_model(model_dir), VoiceStore(presets=model_dir / "voices"))
+    written = []
+    for voice in BASE_VOICES:
+        item = choose_reference(recogniser, store, voice)
+        utterance = store.utterances[item]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{utterance.id}.wav"
+            soundfile.write(path, store.samples(item), 24000)
+            cloned = tts.clone(path, utterance.text, name=NAMES[voice.name])
+        preset = replace(
+            cloned,
+            gender=voice.gender,
+            description=f"{voice.engine} voice {voice.identifier}",
+            consent=f"synthetic voice: {voice.licence}",
+            provenance=f"synthesised by {voice.engine} ({voice.identifier}), corpus utterance {utterance.id}",
+        )
+        written.append(preset.save(model_dir / "voices" / f"{preset.name}{SUFFIX}"))
+    return written

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cosyvoice.engine.guard import Fault, Guard, distance
+
+GUARD = Guard()
+
+
+def first_fault(tokens: list[int], expected_seconds: float = 4.0) -> tuple[Fault | None, int]:
+    watch = GUARD.watch(expected_seconds, 25)
+    for index, token in enumerate(tokens):
+        fault = watch.push(token)
+        if fault is not None:
+            return fault, index
+    return watch.finish(), len(tokens)
+
+
+def test_ordinary_speech_passes() -> None:
+    tokens = np.random.default_rng(0).integers(0, 700, 100).tolist()
+    assert first_fault(tokens) == (None, 100)
+
+
+def test_a_runaway_is_stopped_at_its_limit() -> None:
+    tokens = np.random.default_rng(0).integers(0, 700, 1000).tolist()
+    assert first_fault(tokens) == (Fault.RUNAWAY, 225)
+
+
+@pytest.mark.parametrize("count", [0, 20, 44])
+def test_too_few_tokens(count: int) -> None:
+    assert first_fault(list(range(count)))[0] is Fault.STARVATION
+
+
+def test_no_token_is_always_too_few() -> None:
+    assert first_fault([], 0.01)[0] is Fault.STARVATION
+    assert first_fault([1], 0.01)[0] is None
+
+
+@pytest.mark.parametrize("period", [1, 2, 7, 12])
+def test_loops_are_found(period: int) -> None:
+    start = list(range(500, 540))
+    fault, index = first_fault(start + list(range(period)) * 60)
+    assert fault is Fault.REPETITION
+    assert index < len(start) + max(30, 3 * period) + period
+
+
+def test_short_repetitions_are_speech() -> None:
+    tokens = [1] * 20 + list(range(50)) + [3, 4, 5] * 6 + list(range(60, 80))
+    assert first_fault(tokens)[0] is None
+
+
+def test_the_pace_of_the_reference_counts() -> None:
+    assert GUARD.expected_seconds(100) == pytest.approx(8.5)
+    assert GUARD.expected_seconds(100, 0.06) == pytest.approx(6.0)
+    assert GUARD.expected_seconds(100, 2.0) == pytest.approx(15.0)
+    assert GUARD.expected_seconds(100, 0.0) == pytest.approx(5.0)
+
+
+def test_silence_inside_is_found() -> None:
+    tone = np.full(24000, 0.1, np.float32)
+    long, short = np.zeros(40000, np.float32), np.zeros(20000, np.float32)
+    assert GUARD.audio_fault(np.concatenate([tone, long, tone]), 24000) is Fault.SILENCE
+    assert GUARD.audio_fault(np.concatenate([tone, short, tone]), 24000) is None
+    assert GUARD.audio_fault(np.concatenate([long, tone, long]), 24000) is None
+    assert GUARD.audio_fault(long, 24000) is Fault.SILENCE
+
+
+def test_the_attempt_nearest_to_the_expected_length_is_the_best() -> None:
+    assert distance(range(90), 100) < distance(range(80), 100) < distance(range(200), 100)
+    assert np.isfinite(distance([], 100))

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+
+from cosyvoice.engine.streaming import ChunkSchedule, StreamingConfig
+from cosyvoice.errors import ConfigError
+
+
+def ends(schedule: ChunkSchedule, count: int) -> list[int]:
+    found = []
+    for _ in range(count):
+        found.append(schedule.needed)
+        schedule.advance()
+    return found
+
+
+def test_hops_double_to_the_maximum() -> None:
+    schedule = ChunkSchedule(StreamingConfig(), prompt_tokens=0, lookahead=3, attention_chunk=25)
+    assert ends(schedule, 5) == [28, 78, 178, 278, 378]
+
+
+def test_prompt_and_first_chunk_fill_attention_chunks() -> None:
+    schedule = ChunkSchedule(StreamingConfig(), prompt_tokens=40, lookahead=3, attention_chunk=25)
+    assert ends(schedule, 3) == [38, 88, 188]
+    schedule = ChunkSchedule(StreamingConfig(), prompt_tokens=50, lookahead=3, attention_chunk=25)
+    assert ends(schedule, 1) == [28]
+
+
+def test_schedules_do_not_share_their_hops() -> None:
+    config = StreamingConfig()
+    assert ends(ChunkSchedule(config, 0, 3, 25), 4) == ends(ChunkSchedule(config, 0, 3, 25), 4)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (StreamingConfig(hop=20), "attention chunk of 25"),
+        (StreamingConfig(hop=0), "attention chunk of 25"),
+        (StreamingConfig(max_hop=110), "attention chunk of 25"),
+        (StreamingConfig(hop=50, max_hop=25), "cannot shrink"),
+        (StreamingConfig(growth=0), "cannot shrink"),
+        (StreamingConfig(mode="fast"), "unknown streaming mode 'fast'"),  # type: ignore[arg-type]
+    ],
+)
+def test_settings_that_cannot_work(config: StreamingConfig, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.check(25)
+
+
+def test_settings_that_work() -> None:
+    StreamingConfig().check(25)
+    StreamingConfig(hop=75, growth=1, max_hop=75, mode="released").check(25)
