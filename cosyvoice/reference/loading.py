@@ -23,7 +23,9 @@ from cosyvoice.hifigan.noise import PeriodicNoise, ReleasedNoise, SourceNoise
 from cosyvoice.llm.cosyvoice3_lm import CosyVoice3LM
 from cosyvoice.reference.stages import TorchFlowStage, TorchLLMStage, TorchVocoderStage
 
-# The output head of the text model that the decoder was made from: tied to the embedding, and never used.
+# The output head of the text model that the decoder was made from: tied to the embedding and never used, so a
+# file
+# may have it or not.
 _UNUSED = "llm.model.lm_head.weight"
 
 
@@ -74,9 +76,7 @@ def load_reference_model(directory: Path, threads: int | None = None, device: st
 def load_strictly(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Put `weights` of the file `path` into `network`; every name and shape must fit (`ModelError`)."""
     kept = {name: tensor for name, tensor in weights.items() if name != _UNUSED}
-    expected = network.state_dict()
-    if _UNUSED in expected:
-        kept = dict(weights)
+    expected = {name: tensor for name, tensor in network.state_dict().items() if name != _UNUSED}
     missing = sorted(expected.keys() - kept.keys())
     unknown = sorted(kept.keys() - expected.keys())
     if missing or unknown:
@@ -91,7 +91,7 @@ def load_strictly(network: nn.Module, weights: Mapping[str, Tensor], path: Path)
                 f"{path}: {name!r} has the shape {tuple(tensor.shape)}, the configuration beside it asks for "
                 f"{tuple(expected[name].shape)}; copy the complete model directory"
             )
-    network.load_state_dict(kept, strict=True)
+    network.load_state_dict(kept, strict=False)
 
 
 def _text_frontend(config: ModelConfig, directory: Path) -> TextFrontend:

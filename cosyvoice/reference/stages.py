@@ -25,7 +25,10 @@ from cosyvoice.llm.speech_lm import SpeechLM
 
 @contextmanager
 def intra_op_threads(count: int | None) -> Iterator[None]:
-    """PyTorch's threads for the block; None leaves the setting of the process (all cores, by default)."""
+    """PyTorch's threads for the block; None leaves the setting of the process (all cores, by default).
+
+    PyTorch knows one number for the whole process, so models that run at the same time should have the same.
+    """
     before = torch.get_num_threads()
     if count is None or count == before:
         yield

@@ -64,8 +64,9 @@ def _prepare_shard(shard: Path, target: Path) -> None:
     index = [{**{key: row[key] for key in keep}, "seconds": row["samples"] / 24000} for row in rows]
     arrays: dict[str, np.ndarray] = {"index": np.frombuffer(json.dumps(index).encode(), np.uint8)}
     for kind, parts in features.items():
-        arrays[kind] = np.concatenate(parts)
-        arrays[kind + "_ends"] = np.cumsum([len(part) for part in parts])
+        # A block whose sentences were all too short is an empty shard.
+        arrays[kind] = np.concatenate(parts) if parts else np.zeros(0)
+        arrays[kind + "_ends"] = np.cumsum([len(part) for part in parts], dtype=np.int64)
     partial = target.with_suffix(f".{os.getpid()}.partial")
     with partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
@@ -89,13 +90,14 @@ class FeatureStore:
         self._parts: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
         for shard in shards:
             with np.load(folder / f"{shard.stem}.npz") as arrays:
-                for row in json.loads(arrays["index"].tobytes()):
+                rows = json.loads(arrays["index"].tobytes())
+                for row in rows:
                     fields: dict[str, Any] = {
                         k: tuple(v) if isinstance(v, list) else v for k, v in row.items()
                     }
                     self.utterances.append(Utterance(**fields))
                 for kind in kinds:
-                    self._parts[kind] += np.split(arrays[kind], arrays[kind + "_ends"][:-1])
+                    self._parts[kind] += np.split(arrays[kind], arrays[kind + "_ends"][:-1])[: len(rows)]
 
     def __len__(self) -> int:
         return len(self.utterances)

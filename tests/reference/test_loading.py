@@ -64,6 +64,13 @@ def test_damaged_weights_are_named(copy: Path) -> None:
         load_reference_model(copy)
 
 
+def test_the_unused_head_may_be_left_out(copy: Path) -> None:
+    weights, _ = read_weights(copy / "llm.safetensors")
+    weights.pop("llm.model.lm_head.weight", None)
+    write_weights(copy / "llm.safetensors", weights)
+    load_reference_model(copy)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -25,7 +25,7 @@ SPLITS = {"train": ("ann", "bob"), "validation": ("cleo", "dan"), "test": ("eve"
 SENTENCES = {"train": 4, "validation": 2, "test": 2}
 WORDS = (("HH", "AH0", "L", "OW1"), ("W", "ER1", "L", "D"), ("S", "IY1"), ("DH", "AH0"), ("M", "UW1", "N"))
 VOICED_FROM = 0.3
-STEPS = 4
+STEPS = 3
 FAST = (f"loop.steps={STEPS}", "loop.log_every=1", "loop.validate_every=100")
 
 

@@ -55,7 +55,7 @@ def test_weights_are_the_averaged_ones_in_half_precision(finished_runs, tmp_path
     for key, value in weights.items():
         assert value.dtype == (torch.float16 if averaged[key].is_floating_point() else averaged[key].dtype)
         assert torch.equal(value, averaged[key].to(value.dtype))
-    assert (metadata["stage"], metadata["step"]) == ("flow", "4")
+    assert (metadata["stage"], metadata["step"]) == ("flow", "3")
 
 
 def test_the_recogniser_is_complete_with_its_settings(finished_runs, tmp_path, quick_export):

@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from cosyvoice.errors import ConfigError
@@ -71,3 +72,13 @@ def test_token_store_round_trip(tmp_path):
     assert "a" in loaded and "c" not in loaded
     with pytest.raises(ConfigError, match="train the tokenizer"):
         TokenStore.load(tmp_path / "none.npz")
+
+
+def test_a_shard_without_rows_adds_nothing(tmp_path, make_corpus):
+    corpus = make_corpus(tmp_path)
+    table = pq.read_table(corpus / "train.parquet")
+    pq.write_table(table.slice(0, 0), corpus / "empty.parquet")
+    store = FeatureStore(corpus, KINDS)
+    assert len(store) == 16
+    for i, utterance in enumerate(store.utterances):
+        assert len(store.get("mel", i)) / 50 == pytest.approx(utterance.seconds)

@@ -17,7 +17,7 @@ from cosyvoice.training.speaker import SpeakerTask
 from cosyvoice.training.tokenizer import TokenizerTask
 from cosyvoice.training.vocoder import VocoderTask
 
-STEPS = 4
+STEPS = 3
 FAST = (f"loop.steps={STEPS}", "loop.log_every=1", "loop.validate_every=100")
 TASKS = {
     "tokenizer": TokenizerTask,

@@ -15,7 +15,8 @@ TEXT = "Hello world, this is 4 o'clock."
 def check(spoken: Spoken) -> None:
     ends = [end for _, end in spoken.segments]
     assert ends == sorted(ends)
-    assert ends[-1] == pytest.approx(len(spoken.samples) / spoken.sample_rate, abs=0.1)
+    # Some voices cut the last pause short.
+    assert ends[-2] < len(spoken.samples) / spoken.sample_rate < ends[-1] + 0.05
     phones = [name for name, _ in spoken.segments if name != PAUSE]
     assert [s for s in spoken.symbols if s in set(phones)] == phones
     assert phones[:4] in (["HH", "AH0", "L", "OW1"], ["HH", "EH0", "L", "OW1"])

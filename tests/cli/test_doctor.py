@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cosyvoice.cli import doctor
+from cosyvoice.engine.pipeline import TTS
+
+Run = Callable[..., Any]
+
+
+def test_a_sound_installation(run: Run, quick_load: TTS) -> None:
+    ran = run("doctor")
+    assert ran.code == 0, ran.out
+    for topic in ("python", "torch", "llm.safetensors", "voices", "player", "speech"):
+        assert topic in ran.out
+    assert "FAIL" not in ran.out
+
+
+def test_missing_model_files_fail(run: Run, quick_load: TTS, tiny_model_dir: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_model_dir, tmp_path / "copy")
+    (copy / "campplus.onnx").unlink()
+    ran = run("doctor", "--no-synthesis", "--model", copy)
+    assert ran.code == 1
+    assert "FAIL" in ran.out and "campplus.onnx is missing, which cloning needs" in ran.out
+
+
+def test_a_model_that_cannot_be_loaded_fails(run: Run, tmp_path: Path) -> None:
+    ran = run("doctor", "--model", tmp_path)
+    assert ran.code == 1
+    assert [line.split()[1] for line in ran.out.splitlines() if line.startswith("FAIL")] == ["model", "speech"]
+
+
+def test_a_missing_package_fails(monkeypatch: pytest.MonkeyPatch, tiny_model_dir: Path) -> None:
+    found = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "soxr" else found(name))
+    failed = [line for line in doctor.examine(tiny_model_dir, synthesis=False) if line.verdict is doctor.Verdict.FAIL]
+    assert [line.finding for line in failed] == ["missing; install it with: pip install soxr"]
