@@ -53,7 +53,7 @@ def evaluate(
     from cosyvoice.evaluation.scoring_text import NORMALISER_VERSION
     from cosyvoice.evaluation.sentences import read_sentences
     from cosyvoice.evaluation.similarity import SpeakerEmbedder
-    from cosyvoice.evaluation.sources import DebianSources
+    from cosyvoice.evaluation.sources import DebianSources, original_of
 
     console = Console(stderr=True)
     texts = read_sentences(sentences)[:limit]
@@ -74,6 +74,8 @@ def evaluate(
     with console.status("preparing voices and original speech"):
         plan = Plan((), {})
         if chosen:
+            told = {v: original_of(tts.voice(v).description, sources.names) for v in chosen}
+            named = {v: source for v, source in told.items() if source} | named
             plan += plan_presets(chosen, texts, sources, embed, named)
         if references:
             plan += plan_references(tts, references, texts, sources, embed)

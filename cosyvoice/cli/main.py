@@ -11,10 +11,12 @@ from typing import Annotated
 import typer
 
 from cosyvoice import __version__
+from cosyvoice.cli.corpus import corpus
 from cosyvoice.cli.doctor import doctor
 from cosyvoice.cli.evaluate import evaluate
 from cosyvoice.cli.parity import parity
 from cosyvoice.cli.say import say
+from cosyvoice.cli.train import train
 from cosyvoice.cli.voices import voices
 from cosyvoice.errors import CosyVoiceError
 
@@ -28,6 +30,8 @@ app.add_typer(voices, name="voices")
 app.command()(doctor)
 app.command()(evaluate)
 app.command()(parity)
+app.command()(corpus)
+app.command()(train)
 
 
 def _print_version(wanted: bool) -> None:

@@ -37,9 +37,7 @@ def train(
             help="Settings to change, such as loop.steps=100 or llm.loop.rate=1e-3.", metavar="[KEY=VALUE]..."
         ),
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Folder of the runs, one folder a network in it.")] = Path(
-        "runs"
-    ),
+    runs: Annotated[Path, typer.Option(help="Folder of the runs, one folder a network in it.")] = Path("runs"),
     corpus: Annotated[Path | None, typer.Option(help="Folder of the corpus.")] = None,
     size: Annotated[str, typer.Option(help="Configured size: mini or test.")] = "mini",
     out: Annotated[Path | None, typer.Option(help="assemble: the model directory to make.")] = None,

@@ -45,7 +45,9 @@ class StreamingConfig:
                 "use a growth of at least 1 and a max_hop of at least hop"
             )
         for name, value in (("hop", self.hop), ("max_hop", self.max_hop)):
-            if value < 1 or value % attention_chunk:
+            if value < 1:
+                raise ConfigError(f"{name} is {value} tokens; use at least 1")
+            if self.mode == "consistent" and value % attention_chunk:
                 raise ConfigError(
                     f"{name} is {value} tokens, which is no multiple of the model's attention chunk of "
                     f"{attention_chunk}; frames would change after they were spoken, so choose a multiple"
@@ -60,7 +62,8 @@ class ChunkSchedule:
         self._lookahead = lookahead
         self._spoken = 0
         self._hop = config.hop
-        self._padding = -prompt_tokens % attention_chunk
+        unit = attention_chunk if config.mode == "consistent" else config.hop
+        self._padding = -prompt_tokens % unit
 
     @property
     def needed(self) -> int:

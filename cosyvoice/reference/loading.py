@@ -23,9 +23,8 @@ from cosyvoice.hifigan.noise import PeriodicNoise, ReleasedNoise, SourceNoise
 from cosyvoice.llm.cosyvoice3_lm import CosyVoice3LM
 from cosyvoice.reference.stages import TorchFlowStage, TorchLLMStage, TorchVocoderStage
 
-# The output head of the text model that the decoder was made from: tied to the embedding and never used, so a
-# file
-# may have it or not.
+# The output head of the text model that the decoder was made from: tied to the embedding and never used, so
+# a file may have it or not.
 _UNUSED = "llm.model.lm_head.weight"
 
 

@@ -63,9 +63,7 @@ def assemble(runs: Path, out: Path, name: str, overwrite: bool = False) -> dict[
         OutputError: `out` holds files, or cannot be written.
     """
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not overwrite)):
-        raise OutputError(
-            f"{out} is not an empty directory: choose another one, or overwrite the model in it"
-        )
+        raise OutputError(f"{out} is not an empty directory: choose another one, or overwrite the model in it")
     config = model_config(runs, name)
     check_acquainted(runs)
     try:
@@ -94,9 +92,7 @@ def model_config(runs: Path, name: str) -> ModelConfig:
     size, width = "the number of the tokenizer's codes", "the speaker encoder's embedding_dim"
     require_equal("llm.model.speech_token_size", llm.speech_token_size, size, codes(tokenizer))
     require_equal("flow.model.vocab_size", flow.vocab_size, size, codes(tokenizer))
-    require_equal(
-        "flow.model.speaker_embedding_dim", flow.speaker_embedding_dim, width, speaker.model.embedding_dim
-    )
+    require_equal("flow.model.speaker_embedding_dim", flow.speaker_embedding_dim, width, speaker.model.embedding_dim)
     for key, value in (("flow.model.mel_dim", flow.mel_dim), ("vocoder.model.in_channels", hift.in_channels)):
         require_equal(key, value, "the number of mel bins", mel.n_mels)
     return ModelConfig(
@@ -122,8 +118,7 @@ def check_acquainted(runs: Path) -> None:
         for source in needed:
             if source in known and known[source] != weights_fingerprint(runs, source):
                 raise ConfigError(
-                    f"{runs / stage} learned from another {source} than the one in {runs / source}: "
-                    f"train {stage} again"
+                    f"{runs / stage} learned from another {source} than the one in {runs / source}: train {stage} again"
                 )
 
 

@@ -69,7 +69,7 @@ def make_presets(model_dir: Path, recogniser: SpeechTokenizer, corpus: Path) -> 
         preset = replace(
             cloned,
             gender=voice.gender,
-            description=f"{voice.engine} voice {voice.identifier}",
+            description=f"{voice.name} of {voice.engine} ({voice.identifier})",
             consent=f"synthetic voice: {voice.licence}",
             provenance=f"synthesised by {voice.engine} ({voice.identifier}), corpus utterance {utterance.id}",
         )

@@ -42,8 +42,7 @@ from cosyvoice.training.vocoder import VocoderTask
 log = logging.getLogger(__name__)
 
 CHANGEABLE = frozenset(
-    f"loop.{key}"
-    for key in ("steps", "minutes", "device", "threads", "log_every", "validate_every", "save_minutes")
+    f"loop.{key}" for key in ("steps", "minutes", "device", "threads", "log_every", "validate_every", "save_minutes")
 )
 """Settings that a resumed run may change: how long and where it runs, and what it reports."""
 UPSTREAM = {"llm": ("tokenizer",), "flow": ("tokenizer", "speaker")}
@@ -155,9 +154,7 @@ def fingerprints(stage: str, source: Source) -> dict[str, str]:
     """What a run of `stage` depends on besides its settings: the corpus and the networks before it."""
     utterances = FeatureStore(source.corpus, ()).utterances
     corpus = _digest(f"{utterance.id} {utterance.seconds}".encode() for utterance in utterances)
-    return {"corpus": corpus} | {
-        name: weights_fingerprint(source.runs, name) for name in UPSTREAM.get(stage, ())
-    }
+    return {"corpus": corpus} | {name: weights_fingerprint(source.runs, name) for name in UPSTREAM.get(stage, ())}
 
 
 def _digest(parts: Iterable[bytes]) -> str:
@@ -181,9 +178,7 @@ def _check_settings(folder: Path, settings: StrictModel) -> None:
     changed = {k: v for k, v in differences(old, settings).items() if k not in CHANGEABLE}
     if changed:
         listed = ", ".join(f"{key} is {before} there, not {now}" for key, (before, now) in changed.items())
-        raise ConfigError(
-            f"{folder} holds a run of other settings ({listed}): choose another folder or delete it"
-        )
+        raise ConfigError(f"{folder} holds a run of other settings ({listed}): choose another folder or delete it")
 
 
 def _check_inputs(folder: Path, wanted: dict[str, str]) -> None:

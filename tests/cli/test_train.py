@@ -96,7 +96,8 @@ def test_assemble_prints_the_sizes(app, monkeypatch):
         return {"flow.safetensors": 2048, "config.json": 1024}
 
     monkeypatch.setattr(assembly, "assemble", assemble)
-    result = CliRunner().invoke(app, "train assemble --runs r --out o --name tiny --overwrite".split())
+    arguments = "train assemble --runs r --out o --name tiny --overwrite"
+    result = CliRunner().invoke(app, arguments.split())
     assert result.exit_code == 0
     assert calls == [(Path("r"), Path("o"), "tiny", True)]
     assert "flow.safetensors" in result.stdout and "3" in result.stdout.split("total")[1]
@@ -105,7 +106,8 @@ def test_assemble_prints_the_sizes(app, monkeypatch):
 def test_corpus_builds_with_the_settings_of_its_size(app, monkeypatch):
     calls = []
     monkeypatch.setattr(build, "build_corpus", lambda *arguments: calls.append(arguments) or 1.5)
-    result = CliRunner().invoke(app, "corpus c --size test --workers 3 speakers=9".split())
+    arguments = "corpus c --size test --workers 3 speakers=9"
+    result = CliRunner().invoke(app, arguments.split())
     assert result.exit_code == 0
     [(folder, settings, workers)] = calls
     assert (folder, settings.speakers, settings.sentences, workers) == (Path("c"), 9, 300, 3)

@@ -35,7 +35,7 @@ def test_schedules_do_not_share_their_hops() -> None:
     ("config", "message"),
     [
         (StreamingConfig(hop=20), "attention chunk of 25"),
-        (StreamingConfig(hop=0), "attention chunk of 25"),
+        (StreamingConfig(hop=0), "use at least 1"),
         (StreamingConfig(max_hop=110), "attention chunk of 25"),
         (StreamingConfig(hop=50, max_hop=25), "cannot shrink"),
         (StreamingConfig(growth=0), "cannot shrink"),
@@ -49,4 +49,12 @@ def test_settings_that_cannot_work(config: StreamingConfig, message: str) -> Non
 
 def test_settings_that_work() -> None:
     StreamingConfig().check(25)
-    StreamingConfig(hop=75, growth=1, max_hop=75, mode="released").check(25)
+    StreamingConfig(hop=75, growth=1, max_hop=75).check(25)
+    StreamingConfig(mode="released").check(20)
+
+
+def test_the_released_first_chunk_fills_hops_and_the_consistent_one_attention_chunks() -> None:
+    released = ChunkSchedule(StreamingConfig(mode="released"), prompt_tokens=30, lookahead=3, attention_chunk=20)
+    assert ends(released, 1) == [25 + 20 + 3]
+    consistent = ChunkSchedule(StreamingConfig(hop=20), prompt_tokens=30, lookahead=3, attention_chunk=20)
+    assert ends(consistent, 1) == [20 + 10 + 3]

@@ -33,7 +33,7 @@ def test_utterances_carry_what_was_said(corpus):
 def test_splits_partition_the_corpus(corpus):
     store = FeatureStore(corpus, ())
     splits = [store.split(name) for name in ("train", "validation", "test")]
-    assert sorted(sum(splits, [])) == list(range(len(store)))
+    assert sorted(i for split in splits for i in split) == list(range(len(store)))
     speakers = [{store.utterances[i].speaker for i in split} for split in splits]
     assert speakers == [{"ann", "bob"}, {"cleo", "dan"}, {"eve", "fred"}]
 

@@ -1,3 +1,4 @@
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -26,7 +27,13 @@ TASKS = {
     "flow": FlowTask,
     "vocoder": VocoderTask,
 }
-PICTURES = {"tokenizer": ["mel.png"], "speaker": [], "llm": ["attention.png"], "flow": ["mel.png"], "vocoder": ["mel.png"]}
+PICTURES = {
+    "tokenizer": ["mel.png"],
+    "speaker": [],
+    "llm": ["attention.png"],
+    "flow": ["mel.png"],
+    "vocoder": ["mel.png"],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +41,7 @@ def no_plots(monkeypatch):
     monkeypatch.setattr(loop, "plot_losses", lambda history, path: None)
 
 
+@functools.cache
 def settings_of(stage: str, *overrides: str):
     return load_settings("test", [stage], [*FAST, *overrides])[stage]
 
@@ -191,6 +199,6 @@ def test_tokens_and_embeddings_are_computed_once_for_each_network(runs, corpus, 
     store = run.FeatureStore(corpus, ("mel",))
     for i, utterance in enumerate(store.utterances):
         assert len(tokens[utterance.id]) == len(store.get("mel", i)) // 2
-        assert 0 <= tokens[utterance.id].min() and tokens[utterance.id].max() < 81
+        assert tokens[utterance.id].min() >= 0 and tokens[utterance.id].max() < 81
         assert np.array_equal(tokens[utterance.id], again[utterance.id])
         assert embeddings[utterance.id].shape == (1, 192)

@@ -122,7 +122,9 @@ def test_too_few_sentences_are_refused():
 
 @pytest.fixture
 def tiny():
-    return SMALL.model_copy(update={"speakers": 1, "base_sentences": 1, "speaker_sentences": 1, "held_out_sentences": 1})
+    return SMALL.model_copy(
+        update={"speakers": 1, "base_sentences": 1, "speaker_sentences": 1, "held_out_sentences": 1}
+    )
 
 
 def test_shards_hold_speech_that_features_can_be_made_of(tmp_path, tiny, fake_synthesisers):

@@ -5,9 +5,9 @@ from cosyvoice.errors import MissingDependencyError
 from cosyvoice.training.corpus import sentences
 from cosyvoice.training.corpus.sentences import (
     SPLITS,
+    SentenceMaker,
     bible,
     fortunes,
-    SentenceMaker,
     plural,
     sentence_pool,
     split_of,
@@ -77,7 +77,8 @@ def test_usable(sentence, expected):
 
 
 @pytest.mark.parametrize(
-    ("noun", "plurals"), [("book", "books"), ("church", "churches"), ("baby", "babies"), ("boy", "boys"), ("man", "men")]
+    ("noun", "plurals"),
+    [("book", "books"), ("church", "churches"), ("baby", "babies"), ("boy", "boys"), ("man", "men")],
 )
 def test_plural(noun, plurals):
     assert plural(noun) == plurals
@@ -86,7 +87,8 @@ def test_plural(noun, plurals):
 def test_fortunes_are_read_without_their_sources_and_repetitions(tmp_path, monkeypatch):
     monkeypatch.setattr(sentences, "FORTUNES", tmp_path)
     (tmp_path / "wisdom").write_text(
-        "The early bird\ncatches the worm.  No.\n\t\t-- Some Body Wrote This Line\n%\nThe early bird catches the worm.\n%\n"
+        "The early bird\ncatches the worm.  No.\n\t\t-- Some Body Wrote This Line\n%\n"
+        "The early bird catches the worm.\n%\n"
     )
     (tmp_path / "wisdom.dat").write_text("This is an index of the file.")
     (tmp_path / "perl").write_text("This is a file we skip.")
