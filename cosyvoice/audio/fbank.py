@@ -31,9 +31,7 @@ def kaldi_filterbank(n_mels: int) -> np.ndarray:
     shows in the logarithm. The last bin (8 kHz) is in no filter.
     """
     low, high = (1127.0 * math.log(1.0 + hz / 700.0) for hz in (_LOW_HZ, FBANK_SAMPLE_RATE / 2))
-    edges = np.float32(low) + np.arange(n_mels + 2, dtype=np.float32) * np.float32(
-        (high - low) / (n_mels + 1)
-    )
+    edges = np.float32(low) + np.arange(n_mels + 2, dtype=np.float32) * np.float32((high - low) / (n_mels + 1))
     hz = np.arange(_N_FFT // 2, dtype=np.float32) * np.float32(FBANK_SAMPLE_RATE / _N_FFT)
     bins = np.float32(1127.0) * np.log(np.float32(1.0) + hz / np.float32(700.0))
     left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
@@ -67,9 +65,7 @@ class KaldiFbank:
                 f"features need mono samples [time], got shape {samples.shape}; average the channels first"
             )
         if len(samples) < _WINDOW:
-            raise AudioError(
-                f"{len(samples)} samples at 16 kHz are too few for the speaker encoder; give at least 400"
-            )
+            raise AudioError(f"{len(samples)} samples at 16 kHz are too few for the speaker encoder; give at least 400")
         # Double precision up to the energies: low bins are small differences of near equals.
         samples = samples.astype(np.float64, copy=False)
         frames = np.lib.stride_tricks.sliding_window_view(samples, _WINDOW)[::_SHIFT]

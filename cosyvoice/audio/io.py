@@ -85,9 +85,7 @@ def encode_audio(samples: np.ndarray, sample_rate: int, audio_format: str = "wav
         raise OutputError(f"unknown audio format {audio_format!r}; use one of {', '.join(AUDIO_FORMATS)}")
     samples = np.asarray(samples)
     if samples.ndim != 1 or samples.size == 0:
-        raise AudioError(
-            f"cannot encode samples of shape {samples.shape}; give a non-empty mono array [time]"
-        )
+        raise AudioError(f"cannot encode samples of shape {samples.shape}; give a non-empty mono array [time]")
     if not np.isfinite(samples).all():
         raise AudioError("cannot encode samples that are not finite numbers; the synthesis went wrong")
     container, subtype = _ENCODINGS[audio_format]
@@ -96,15 +94,11 @@ def encode_audio(samples: np.ndarray, sample_rate: int, audio_format: str = "wav
     try:
         soundfile.write(buffer, limited, sample_rate, format=container, subtype=subtype)
     except (soundfile.SoundFileError, ValueError, TypeError) as error:
-        raise OutputError(
-            f"{audio_format} cannot hold audio at {sample_rate} Hz ({error}); use wav"
-        ) from None
+        raise OutputError(f"{audio_format} cannot hold audio at {sample_rate} Hz ({error}); use wav") from None
     return buffer.getvalue()
 
 
-def write_audio(
-    path: str | Path, samples: np.ndarray, sample_rate: int, audio_format: str | None = None
-) -> Path:
+def write_audio(path: str | Path, samples: np.ndarray, sample_rate: int, audio_format: str | None = None) -> Path:
     """Write mono `samples` [time] to `path`; the format follows the extension unless it is named.
 
     Raises:

@@ -85,17 +85,13 @@ def periodic_hann(length: int) -> np.ndarray:
     return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
 
 
-def _mel_power(
-    samples: np.ndarray, pad: int, window: np.ndarray, hop: int, project: Projection
-) -> np.ndarray:
+def _mel_power(samples: np.ndarray, pad: int, window: np.ndarray, hop: int, project: Projection) -> np.ndarray:
     """`project` maps the power |X|² [frames, bins] of reflect-padded `samples` [time] to [frames, n_mels].
 
     A few frames at a time: the buffers then stay in the processor's cache, whatever the length of the audio.
     """
     if samples.ndim != 1:
-        raise AudioError(
-            f"features need mono samples [time], got shape {samples.shape}; average the channels"
-        )
+        raise AudioError(f"features need mono samples [time], got shape {samples.shape}; average the channels")
     if len(samples) <= pad or len(samples) + 2 * pad < len(window):
         need = max(pad + 1, len(window) - 2 * pad)
         raise AudioError(f"{len(samples)} samples are too few for one feature frame; give at least {need}")

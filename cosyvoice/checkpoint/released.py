@@ -43,9 +43,7 @@ def _load(path: Path) -> dict[str, Any]:
             f"{path} is damaged or holds more than tensors ({reason}); download it from a source you trust"
         ) from None
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        raise ModelError(
-            f"{path} holds no table of named entries; it is not a checkpoint of a released model"
-        )
+        raise ModelError(f"{path} holds no table of named entries; it is not a checkpoint of a released model")
     return data
 
 
@@ -71,9 +69,7 @@ def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
         if key in _TRAINING_ENTRIES or key.startswith(_DISCRIMINATOR):
             continue
         if not isinstance(value, torch.Tensor):
-            raise ModelError(
-                f"{path}: entry {key!r} is a {type(value).__name__}, not a tensor; not a flat checkpoint"
-            )
+            raise ModelError(f"{path}: entry {key!r} is a {type(value).__name__}, not a tensor; not a flat checkpoint")
         name = normalise_key(key)
         if name in weights:
             raise ModelError(f"{path} holds {name!r} twice, under two spellings; keep one of them")
@@ -95,8 +91,6 @@ def load_spk2info(path: Path) -> dict[str, dict[str, torch.Tensor]]:
     """
     speakers = _load(path)
     for name, entries in speakers.items():
-        if not isinstance(entries, dict) or not all(
-            isinstance(item, torch.Tensor) for item in entries.values()
-        ):
+        if not isinstance(entries, dict) or not all(isinstance(item, torch.Tensor) for item in entries.values()):
             raise ModelError(f"{path}: speaker {name!r} is not a table of tensors; save the speaker again")
     return speakers

@@ -56,9 +56,7 @@ def _convert(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tenso
     converted = tensor.to(dtype)
     if not bool(torch.isfinite(converted).all()):
         if bool(torch.isfinite(tensor).all()):
-            raise ModelError(
-                f"weight {name!r} holds values beyond the range of {dtype}; write it as torch.float32"
-            )
+            raise ModelError(f"weight {name!r} holds values beyond the range of {dtype}; write it as torch.float32")
         raise ModelError(f"weight {name!r} holds values that are not finite; the training has diverged")
     # Tied weights share memory, which the format refuses; a clone makes each stand alone.
     return converted.clone().contiguous()

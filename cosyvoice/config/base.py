@@ -16,14 +16,12 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     @classmethod
-    def parse(cls, data: dict[str, Any], where: str = "configuration") -> "StrictModel":
+    def parse(cls, data: dict[str, Any], where: str = "configuration") -> StrictModel:
         """Validate `data`; raise `ConfigError` with one readable line per problem."""
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise ConfigError(
-                "; ".join(_explain(cls, problem, where) for problem in error.errors())
-            ) from None
+            raise ConfigError("; ".join(_explain(cls, problem, where) for problem in error.errors())) from None
 
 
 def _explain(cls: type[BaseModel], problem: Any, where: str) -> str:

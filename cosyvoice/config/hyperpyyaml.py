@@ -95,9 +95,7 @@ def read_hyperpyyaml(path: Path, overrides: dict[str, Any] | None = None) -> dic
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{path} cannot be read ({error}); is it a YAML file of a model directory?"
-        ) from None
+        raise ConfigError(f"{path} cannot be read ({error}); is it a YAML file of a model directory?") from None
     try:
         # _Loader derives from SafeLoader.
         document = yaml.load(text, Loader=_Loader)
@@ -105,9 +103,7 @@ def read_hyperpyyaml(path: Path, overrides: dict[str, Any] | None = None) -> dic
         message = " ".join(str(error).split())
         raise ConfigError(f"{path} is not a YAML file this reader understands: {message}") from None
     if not isinstance(document, dict):
-        raise ConfigError(
-            f"{path} holds no mapping at its top level; is it the YAML file of a model directory?"
-        )
+        raise ConfigError(f"{path} holds no mapping at its top level; is it the YAML file of a model directory?")
     return _Resolver({**document, **(overrides or {})}, path).resolve_all()
 
 
@@ -166,9 +162,7 @@ class _Resolver:
         for part in parts[1:]:
             inner = value.arguments if isinstance(value, Tagged) else value
             if not isinstance(inner, dict) or part not in inner:
-                raise ConfigError(
-                    f"{self.path}: !ref <{reference}>: there is no {part!r}; check the spelling"
-                )
+                raise ConfigError(f"{self.path}: !ref <{reference}>: there is no {part!r}; check the spelling")
             value = inner[part]
         return value
 
@@ -188,9 +182,7 @@ class _Resolver:
         try:
             return _calculate(ast.parse(calculation.strip(), mode="eval").body)
         except (SyntaxError, TypeError, ValueError, ZeroDivisionError, RecursionError):
-            raise ConfigError(
-                f"{self.path}: !ref {expression}: only + - * / // % on numbers are understood"
-            ) from None
+            raise ConfigError(f"{self.path}: !ref {expression}: only + - * / // % on numbers are understood") from None
 
 
 def _calculate(node: ast.expr) -> int | float:

@@ -33,9 +33,7 @@ class Qwen2Config(StrictModel):
     vocab_size: int = 151936
     rms_norm_eps: float = 1e-6
     rope_theta: float = 1e6
-    dropout: float = Field(
-        0.0, ge=0, lt=1, description="residual dropout in training; the released model has none"
-    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="residual dropout in training; the released model has none")
 
 
 class LLMConfig(StrictModel):
@@ -43,9 +41,7 @@ class LLMConfig(StrictModel):
 
     qwen: Qwen2Config = Qwen2Config()
     speech_token_size: int = Field(6561, description="V, the number of speech tokens")
-    speech_extra_tokens: int = Field(
-        200, description="rows behind the V speech tokens: sos, eos, task, fill, unused"
-    )
+    speech_extra_tokens: int = Field(200, description="rows behind the V speech tokens: sos, eos, task, fill, unused")
     length_normalized_loss: bool = True
     label_smoothing: float = 0.0
     mix_ratio: tuple[int, int] = Field((5, 15), description="text:speech tokens of a bistream block")
@@ -102,9 +98,7 @@ class FlowConfig(StrictModel):
     token_mel_ratio: int = 2
     pre_lookahead_len: int = 3
     pre_lookahead_channels: int = 1024
-    mel_mean: float = Field(
-        0.0, description="subtracted from log-mel before the network; the released models use 0"
-    )
+    mel_mean: float = Field(0.0, description="subtracted from log-mel before the network; the released models use 0")
     mel_std: float = Field(1.0, gt=0, description="divides log-mel after that; the released models use 1")
     cfm: CFMConfig = CFMConfig()
     dit: DiTConfig = DiTConfig()

@@ -61,9 +61,7 @@ def read_model_config(model_dir: Path) -> ModelConfig:
     """
     model_dir = Path(model_dir)
     if not model_dir.is_dir():
-        raise ModelError(
-            f"model directory {model_dir} does not exist; check the path or download the model first"
-        )
+        raise ModelError(f"model directory {model_dir} does not exist; check the path or download the model first")
     generation = detect_generation(model_dir)
     if generation is None:
         return _read_own_config(model_dir)
@@ -179,9 +177,7 @@ class _Translator:
 
     def _part(self, key: str) -> Any:
         if key not in self.tree:
-            raise ConfigError(
-                f"{self.path}: the key {key!r} is missing; is this the YAML file of a released model?"
-            )
+            raise ConfigError(f"{self.path}: the key {key!r} is missing; is this the YAML file of a released model?")
         return self.tree[key]
 
     def _arguments(self, value: Any, target: str, where: str) -> dict[str, Any]:
@@ -267,9 +263,7 @@ class _Translator:
             "cosyvoice.hifigan.f0_predictor.CausalConvRNNF0Predictor",
             "hift.f0_predictor",
         )
-        self._expect(
-            predictor, "hift.f0_predictor", num_class=1, in_channels=arguments.get("in_channels", 80)
-        )
+        self._expect(predictor, "hift.f0_predictor", num_class=1, in_channels=arguments.get("in_channels", 80))
         if "cond_channels" in predictor:
             arguments["f0_channels"] = predictor.pop("cond_channels")
         self._refuse_rest(predictor, "hift.f0_predictor")

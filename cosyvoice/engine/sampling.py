@@ -90,9 +90,7 @@ def is_repeated(token: int, history: Sequence[int], config: SamplingConfig) -> b
     return count_in_window(token, history, config.win_size) >= config.win_size * config.tau_r
 
 
-def ras_draw(
-    scores: FloatArray, history: Sequence[int], config: SamplingConfig, multinomial: Multinomial
-) -> Draw:
+def ras_draw(scores: FloatArray, history: Sequence[int], config: SamplingConfig, multinomial: Multinomial) -> Draw:
     """Choose an id from `scores` [vocab] (log-probabilities) given the ids chosen so far.
 
     A draw from the nucleus; if it is repeated, one draw from all other ids by their full probabilities.

@@ -112,9 +112,7 @@ class DiTBlock(nn.Module):
         self.attn = Attention(config.dim, config.heads, config.dim_head)
         self.ff = FeedForward(config.dim, config.ff_mult)
 
-    def forward(
-        self, x: Tensor, time: Tensor, mask: Tensor, valid: Tensor, rope: tuple[Tensor, Tensor]
-    ) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, mask: Tensor, valid: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         h, gate, ff_shift, ff_scale, ff_gate = self.attn_norm(x, time)
         x = x + gate.unsqueeze(1) * self.attn(h, mask, valid, rope)
         return x + ff_gate.unsqueeze(1) * self.ff(_modulate(x, ff_shift, ff_scale))

@@ -21,9 +21,7 @@ POSITION_KERNEL = 31
 def sinusoidal_time(t: Tensor, width: int = TIME_FREQUENCIES, scale: float = 1000.0) -> Tensor:
     """Code of flow times `t` [batch] in 0..1 -> [batch, width]: all sines, then all cosines."""
     half = width // 2
-    frequency = torch.exp(
-        torch.arange(half, device=t.device, dtype=t.dtype) * (-math.log(10000) / (half - 1))
-    )
+    frequency = torch.exp(torch.arange(half, device=t.device, dtype=t.dtype) * (-math.log(10000) / (half - 1)))
     angle = scale * t.unsqueeze(1) * frequency.unsqueeze(0)
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 

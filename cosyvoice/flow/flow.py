@@ -94,9 +94,7 @@ class CausalMaskedDiffWithDiT(nn.Module):
         self.config = config
         self.input_embedding = nn.Embedding(config.vocab_size, dit.mu_dim)
         self.spk_embed_affine_layer = nn.Linear(config.speaker_embedding_dim, dit.spk_dim)
-        self.pre_lookahead_layer = PreLookahead(
-            dit.mu_dim, config.pre_lookahead_channels, config.pre_lookahead_len
-        )
+        self.pre_lookahead_layer = PreLookahead(dit.mu_dim, config.pre_lookahead_channels, config.pre_lookahead_len)
         self.decoder = ConditionalFlowMatching(config.cfm, DiT(dit))
         self.register_buffer("start_noise", released_start_noise(config.mel_dim), persistent=False)
 
@@ -187,9 +185,7 @@ class CausalMaskedDiffWithDiT(nn.Module):
         Raises `GenerationError` for too few tokens or for more frames than there is noise, `VoiceError` for a
         prompt that leaves no room, `ModelError` for a token outside the vocabulary.
         """
-        conditions = self.inference_conditions(
-            token, prompt_token, prompt_mel, speaker_embedding, finalize=finalize
-        )
+        conditions = self.inference_conditions(token, prompt_token, prompt_mel, speaker_embedding, finalize=finalize)
         batch, _, frames = conditions.cond.shape
         source = self.start_noise if noise is None else noise
         if frames > source.shape[2]:

@@ -94,9 +94,7 @@ class SpectrumDiscriminator(nn.Module):
 class MultiPeriodDiscriminator(nn.Module):
     """One `PeriodDiscriminator` a period."""
 
-    def __init__(
-        self, periods: tuple[int, ...] = PERIODS, channels: tuple[int, ...] = PERIOD_CHANNELS
-    ) -> None:
+    def __init__(self, periods: tuple[int, ...] = PERIODS, channels: tuple[int, ...] = PERIOD_CHANNELS) -> None:
         super().__init__()
         self.discriminators = nn.ModuleList(PeriodDiscriminator(period, channels) for period in periods)
 

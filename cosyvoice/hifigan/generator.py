@@ -56,9 +56,7 @@ class CausalHiFTGenerator(nn.Module):
         self.conv_pre = weight_norm(pre)
         self.ups = nn.ModuleList(
             weight_norm(CausalUpsample(widths[i], widths[i + 1], kernel, rate))
-            for i, (rate, kernel) in enumerate(
-                zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True)
-            )
+            for i, (rate, kernel) in enumerate(zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True))
         )
         # The source enters every stage at that stage's rate: what is left of the upsampling after it.
         rates = [math.prod(config.upsample_rates[i + 1 :]) for i in range(len(config.upsample_rates))]
@@ -77,9 +75,7 @@ class CausalHiFTGenerator(nn.Module):
         self.resblocks = nn.ModuleList(
             ResBlock(width, kernel, dilations)
             for width in widths[1:]
-            for kernel, dilations in zip(
-                config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True
-            )
+            for kernel, dilations in zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True)
         )
         self.conv_post = weight_norm(SidedConv1d(widths[-1], bins, 7))
 
@@ -199,9 +195,7 @@ def _check(config: HiFTConfig) -> None:
     }
     for name, (length, expected) in lengths.items():
         if length != expected:
-            raise ConfigError(
-                f"hift.{name} has {length} entries and needs {expected}, one for each stage it serves"
-            )
+            raise ConfigError(f"hift.{name} has {length} entries and needs {expected}, one for each stage it serves")
     if config.base_channels % 2**stages:
         raise ConfigError(
             f"hift.base_channels is {config.base_channels}, which {stages} stages cannot halve; "

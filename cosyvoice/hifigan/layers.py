@@ -86,13 +86,10 @@ class Snake(nn.Module):
 class ResBlock(nn.Module):
     """Residual block of HiFi-GAN with Snake: for each dilation x += conv(snake(dilated_conv(snake(x))))."""
 
-    def __init__(
-        self, channels: int, kernel_size: int, dilations: tuple[int, ...], side: Side = "left"
-    ) -> None:
+    def __init__(self, channels: int, kernel_size: int, dilations: tuple[int, ...], side: Side = "left") -> None:
         super().__init__()
         self.convs1 = nn.ModuleList(
-            weight_norm(SidedConv1d(channels, channels, kernel_size, dilation, side))
-            for dilation in dilations
+            weight_norm(SidedConv1d(channels, channels, kernel_size, dilation, side)) for dilation in dilations
         )
         self.convs2 = nn.ModuleList(
             weight_norm(SidedConv1d(channels, channels, kernel_size, 1, side)) for _ in dilations

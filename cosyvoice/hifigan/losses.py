@@ -115,19 +115,11 @@ def generator_loss(
     mel = F.l1_loss(fake_mel, real_mel)
     tpr = tpr_loss(fake, real, weights.tpr_tau)
     f0 = F.l1_loss(fake_f0, real_f0)
-    total = (
-        adversarial
-        + weights.feature_match * features
-        + weights.mel * mel
-        + weights.tpr * tpr
-        + weights.f0 * f0
-    )
+    total = adversarial + weights.feature_match * features + weights.mel * mel + weights.tpr * tpr + weights.f0 * f0
     return GeneratorLoss(total, adversarial, features, mel, tpr, f0)
 
 
-def discriminator_loss(
-    real: Sequence[Verdict], fake: Sequence[Verdict], weights: GANWeights
-) -> DiscriminatorLoss:
+def discriminator_loss(real: Sequence[Verdict], fake: Sequence[Verdict], weights: GANWeights) -> DiscriminatorLoss:
     """All terms of the discriminators' turn; `fake` comes from samples detached from the generator."""
     adversarial = adversarial_discriminator_loss(real, fake)
     tpr = tpr_loss(real, fake, weights.tpr_tau)

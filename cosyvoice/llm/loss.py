@@ -8,9 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def label_smoothing_loss(
-    logits: Tensor, targets: Tensor, smoothing: float, batch_size: int | None = None
-) -> Tensor:
+def label_smoothing_loss(logits: Tensor, targets: Tensor, smoothing: float, batch_size: int | None = None) -> Tensor:
     """Kullback-Leibler divergence of the prediction from the smoothed one-hot target.
 
     `logits` [positions, classes] and `targets` [positions] hold valid positions only. The target distribution

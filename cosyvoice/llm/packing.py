@@ -33,6 +33,4 @@ def pack(layouts: Sequence[Layout], device: torch.device | None = None) -> Packe
         pairs = torch.tensor(rows, dtype=torch.long)
         kinds[i, : len(rows)], ids[i, : len(rows)] = pairs[:, 0], pairs[:, 1]
         targets[i, : len(rows)] = torch.tensor(target, dtype=torch.long)
-    return PackedBatch(
-        kinds.to(device), ids.to(device), targets.to(device), torch.tensor(lengths, device=device)
-    )
+    return PackedBatch(kinds.to(device), ids.to(device), targets.to(device), torch.tensor(lengths, device=device))

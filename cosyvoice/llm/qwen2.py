@@ -20,9 +20,7 @@ from cosyvoice.errors import ConfigError
 from cosyvoice.llm.kv_cache import KVCache
 
 
-def rotary_angles(
-    start: int, count: int, head_dim: int, theta: float, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def rotary_angles(start: int, count: int, head_dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosine and sine [count, head_dim] of positions `start`..`start + count - 1`.
 
     Always in float32: the angles of a bfloat16 model would lose whole radians at position 1000. Both halves
@@ -154,9 +152,7 @@ class Qwen2Layer(nn.Module):
         layer: int,
         want_probabilities: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        mixed, probabilities = self.self_attn(
-            self.input_layernorm(x), rotary, cache, layer, want_probabilities
-        )
+        mixed, probabilities = self.self_attn(self.input_layernorm(x), rotary, cache, layer, want_probabilities)
         x = x + self.dropout(mixed)
         return x + self.dropout(self.mlp(self.post_attention_layernorm(x))), probabilities
 
@@ -172,9 +168,7 @@ class Qwen2Model(nn.Module):
                 f"{config.num_kv_heads} must each be a multiple of the next"
             )
         if config.hidden_size // config.num_heads % 2:
-            raise ConfigError(
-                "hidden_size / num_heads must be even, because rotary positions turn pairs of channels"
-            )
+            raise ConfigError("hidden_size / num_heads must be even, because rotary positions turn pairs of channels")
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Qwen2Layer(config) for _ in range(config.num_layers))
@@ -194,14 +188,10 @@ class Qwen2Model(nn.Module):
         """
         missing = [index for index in return_attention_of if not 0 <= index < len(self.layers)]
         if missing:
-            raise ConfigError(
-                f"there is no layer {missing[0]}; the decoder has layers 0..{len(self.layers) - 1}"
-            )
+            raise ConfigError(f"there is no layer {missing[0]}; the decoder has layers 0..{len(self.layers) - 1}")
         start = 0 if cache is None else cache.length
         head_dim = self.config.hidden_size // self.config.num_heads
-        rotary = rotary_angles(
-            start, embeddings.shape[1], head_dim, self.config.rope_theta, embeddings.device
-        )
+        rotary = rotary_angles(start, embeddings.shape[1], head_dim, self.config.rope_theta, embeddings.device)
         x, attention = embeddings, {}
         for index, layer in enumerate(self.layers):
             x, probabilities = layer(x, rotary, cache, index, index in return_attention_of)

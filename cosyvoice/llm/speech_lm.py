@@ -54,9 +54,7 @@ class SpeechLM(nn.Module):
 
     special: SpecialTokens
 
-    def __init__(
-        self, config: LLMConfig, num_outputs: int, head_bias: bool, end_of_prompt_id: int | None
-    ) -> None:
+    def __init__(self, config: LLMConfig, num_outputs: int, head_bias: bool, end_of_prompt_id: int | None) -> None:
         super().__init__()
         self.config = config
         self.num_outputs = num_outputs
@@ -142,9 +140,7 @@ class SpeechLM(nn.Module):
             instruct_token_len,
             use_bistream,
         )
-        hidden, attention = self.llm(
-            self.embed(batch.kinds, batch.ids), return_attention_of=return_attention_of
-        )
+        hidden, attention = self.llm(self.embed(batch.kinds, batch.ids), return_attention_of=return_attention_of)
         valid = batch.targets != IGNORED
         # The head is as wide as the vocabulary: only rows with a target pass through it.
         logits, targets = self.llm_decoder(hidden[valid]), batch.targets[valid]
@@ -196,17 +192,13 @@ class SpeechLM(nn.Module):
         """Raise `TextError` for an id without an embedding."""
         size = self.config.qwen.vocab_size
         if any(not 0 <= i < size for i in ids):
-            raise TextError(
-                f"a text token is outside of the model's {size} tokens; use the tokenizer of this model"
-            )
+            raise TextError(f"a text token is outside of the model's {size} tokens; use the tokenizer of this model")
 
     def check_speech(self, ids: Sequence[int]) -> None:
         """Raise `VoiceError` for an id outside of the codebook."""
         size = self.config.speech_token_size
         if any(not 0 <= i < size for i in ids):
-            raise VoiceError(
-                f"a prompt speech token is outside of 0..{size - 1}; make the voice again for this model"
-            )
+            raise VoiceError(f"a prompt speech token is outside of 0..{size - 1}; make the voice again for this model")
 
     def check_end_of_prompt(self, ids: Sequence[int]) -> None:
         """Raise `TextError` if the model needs an end-of-prompt mark and `ids` has none."""

@@ -82,9 +82,7 @@ class _Features:
         if name.startswith("f0_"):
             mel = next(key for key in self.descriptions if re.fullmatch(f"mel_{name[3:]}_[0-9]+k", key))
             options = self.mel_options(mel)
-            return extract_f0(
-                self.at(options.sample_rate), options.sample_rate, options.hop_size, len(recorded)
-            )
+            return extract_f0(self.at(options.sample_rate), options.sample_rate, options.hop_size, len(recorded))
         return None
 
     def at(self, rate: int) -> np.ndarray:

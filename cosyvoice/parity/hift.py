@@ -143,9 +143,7 @@ def _gan(topic: Topic, vocoder: Vocoder) -> Iterator[Result]:
     f0 = torch.from_numpy(topic["generated_f0"])
     yield "source", generator.m_source(f0, noise), F0_TOLERANCE
     yield "generated_speech", generator(mel, f0, noise), F0_TOLERANCE
-    real_speech, fake_speech = (
-        torch.from_numpy(topic[name]) for name in ("batch.speech", "generated_speech")
-    )
+    real_speech, fake_speech = (torch.from_numpy(topic[name]) for name in ("batch.speech", "generated_speech"))
     discriminator = _recorded_discriminator(int(topic.meta["set_seed"]))
     real, fake = discriminator(real_speech), discriminator(fake_speech)
     for index, (verdict, fake_verdict) in enumerate(zip(real, fake, strict=True)):

@@ -84,9 +84,7 @@ def _versioned(stage: str, name: str, ours: Any, recorded: Any, pinned: Any, ver
 def check_frontend(folder: ParityFolder, generation: str, normaliser: Normaliser) -> Iterator[Row]:
     """Ids of the raw text, and pieces and ids after normalisation, with and without wetext."""
     stage = f"{generation}_text"
-    tokenizer = QwenTokenizer(
-        folder.model_dir(generation) / "CosyVoice-BlankEN", cast(Literal["v2", "v3"], generation)
-    )
+    tokenizer = QwenTokenizer(folder.model_dir(generation) / "CosyVoice-BlankEN", cast(Literal["v2", "v3"], generation))
     version = _installed_record(folder)
     frontends = {
         "wetext": TextFrontend(tokenizer.encode, normaliser),
@@ -155,8 +153,6 @@ def check_reader(folder: ParityFolder, normaliser: Normaliser) -> Iterator[Row]:
         ]
         readable = [item or "" for item in recorded]
         if _ESCAPED_QUOTE in "".join(readable) and ours == row[_PINNED]:
-            yield exact(
-                "wetext_versions", str(index), ours, row[_PINNED], "quotation marks not escaped, on purpose"
-            )
+            yield exact("wetext_versions", str(index), ours, row[_PINNED], "quotation marks not escaped, on purpose")
         else:
             yield exact("wetext_versions", str(index), ours, recorded, f"wetext {version}")

@@ -69,9 +69,7 @@ class SpeechTokenizer(nn.Module):
         super().__init__()
         self.config = config
         width = config.channels
-        self.stem = nn.ModuleList(
-            [nn.Conv1d(config.n_mels, width, 5, 2, 2), nn.Conv1d(width, width, 5, 2, 2)]
-        )
+        self.stem = nn.ModuleList([nn.Conv1d(config.n_mels, width, 5, 2, 2), nn.Conv1d(width, width, 5, 2, 2)])
         self.encoder = nn.ModuleList(
             ConvBlock(width, dilation=1 + i % 2, dropout=config.dropout) for i in range(config.encoder_blocks)
         )
@@ -79,9 +77,7 @@ class SpeechTokenizer(nn.Module):
         self.project_in = nn.Linear(width, config.fsq_channels)
         self.fsq = FSQ(config.fsq_channels, config.fsq_levels)
         self.project_out = nn.Linear(config.fsq_channels, width)
-        self.decoder = nn.ModuleList(
-            ConvBlock(width, dropout=config.dropout) for _ in range(config.decoder_blocks)
-        )
+        self.decoder = nn.ModuleList(ConvBlock(width, dropout=config.dropout) for _ in range(config.decoder_blocks))
         self.decoder_norm = nn.LayerNorm(width)
         self.upsample = nn.Linear(width, LABELS_PER_TOKEN * width)
         self.ctc_head = nn.Linear(width, config.phones + 1)

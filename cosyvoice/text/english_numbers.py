@@ -44,9 +44,7 @@ _GROUPED_UNIT = re.compile(rf"(?<![\d.,])\d{{1,3}}(?:,\d{{3}})+(?={_UNIT_AHEAD})
 _GROUPED = re.compile(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+)(?:\.(\d+))?(?![\d,]*\d)")
 _LONG = re.compile(rf"(?<![\d.,:/-])(\d{{4,}})(?![\d:/-]|[.,]\d|{_UNIT_AHEAD})")
 _DECIMAL = re.compile(r"\d+(?:\.\d+)?")
-_DATE_BEFORE_YEAR = re.compile(
-    r"(?<=[a-z]), (?=(?:nineteen|twenty|two thousand|eighteen|seventeen|sixteen)\b)"
-)
+_DATE_BEFORE_YEAR = re.compile(r"(?<=[a-z]), (?=(?:nineteen|twenty|two thousand|eighteen|seventeen|sixteen)\b)")
 _LONGEST_YEAR = 4
 _LAST_YEAR = 2100
 

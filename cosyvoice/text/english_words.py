@@ -54,9 +54,7 @@ _ABBREVIATIONS = {
     "thurs": "thursday", "fri": "friday",
 }  # fmt: skip
 # Without a capital or a digit beside them these are ordinary words that end a sentence.
-_ALSO_WORDS = frozenset(
-    ["co", "ed", "fig", "max", "min", "mon", "rep", "temp", "wed", "gen", "ave", "fri", "hon"]
-)
+_ALSO_WORDS = frozenset(["co", "ed", "fig", "max", "min", "mon", "rep", "temp", "wed", "gen", "ave", "fri", "hon"])
 _POINTED = {"e.g.": "for example", "i.e.": "that is", "a.k.a.": "also known as"}
 _ROMAN_CUES = "War|Part|Chapter|Act|Volume|Phase|Type|Class|Book|Section|Title|Article|Bowl|Level|Stage|Unit"
 _RULERS = (
@@ -77,9 +75,7 @@ _STREET_AT_END = re.compile(r"(?<=[a-z0-9] )(St|Dr)\.(?=(\s*$)?)")
 _ROMAN_CARDINAL = re.compile(rf"\b({_ROMAN_CUES}) ([IVXL]+)\b")
 _ROMAN_ORDINAL = re.compile(rf"\b({_RULERS}) ([IVX]{{2,}}|V|X)\b")
 _WEB_SCHEME = re.compile(r"\bhttps?://")
-_WEB_DOT = re.compile(
-    r"(?<=[A-Za-z0-9])\.(?=(?:com|org|net|edu|gov|io|ai|co|uk|de|fr|eu|html?|py|txt|pdf)\b)"
-)
+_WEB_DOT = re.compile(r"(?<=[A-Za-z0-9])\.(?=(?:com|org|net|edu|gov|io|ai|co|uk|de|fr|eu|html?|py|txt|pdf)\b)")
 
 
 def plain_latin(text: str) -> str:
@@ -118,9 +114,7 @@ def expand_abbreviations(text: str) -> str:
     text = _STREET_AT_END.sub(lambda match: _street(match[1], match[2]), text)
     text = _SHORT_WORD.sub(_short_word, text)
     text = _ROMAN_CARDINAL.sub(lambda match: f"{match[1]} {_roman(match[2])}", text)
-    text = _ROMAN_ORDINAL.sub(
-        lambda match: f"{match[1]} the {_roman(match[2])}{_suffix(_roman(match[2]))}", text
-    )
+    text = _ROMAN_ORDINAL.sub(lambda match: f"{match[1]} the {_roman(match[2])}{_suffix(_roman(match[2]))}", text)
     return _WEB_DOT.sub(" dot ", _WEB_SCHEME.sub("", text))
 
 

@@ -20,9 +20,7 @@ class TextFrontend:
         normaliser: reads numbers, dates and signs.
     """
 
-    def __init__(
-        self, tokenize: Callable[[str], Sequence[object]], normaliser: Normaliser | None = None
-    ) -> None:
+    def __init__(self, tokenize: Callable[[str], Sequence[object]], normaliser: Normaliser | None = None) -> None:
         self._tokenize = tokenize
         self._normaliser = normaliser or Normaliser()
 

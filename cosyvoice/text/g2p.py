@@ -113,8 +113,7 @@ class Pronouncer:
         if re.fullmatch(f"[A-Z]{{2,{LONGEST_SPELLED}}}s", word):
             return plural(self.spell(word[:-1]))
         if len(word) <= LONGEST_SPELLED and (
-            (word.isupper() and not _SAYABLE_CAPITALS.fullmatch(word))
-            or not re.search("[aeiouy]", word.lower())
+            (word.isupper() and not _SAYABLE_CAPITALS.fullmatch(word)) or not re.search("[aeiouy]", word.lower())
         ):
             return self.spell(word)
         return None
@@ -139,9 +138,7 @@ class Pronouncer:
     def _inflection(self, word: str) -> list[str] | None:
         """-s, -ed, -ing and other suffixes on a word of the lexicon."""
         if word.endswith("s") and not word.endswith("ss"):
-            stem = self._first_known(
-                word[:-1], word[:-2] if word.endswith("es") else "", _y_stem(word, "ies")
-            )
+            stem = self._first_known(word[:-1], word[:-2] if word.endswith("es") else "", _y_stem(word, "ies"))
             if stem:
                 return plural(stem)
         if word.endswith("ed"):

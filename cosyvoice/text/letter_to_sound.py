@@ -106,14 +106,10 @@ class LetterToSound:
                 scores = self.readout(row, previous, kept.stresses)
                 for chunk in np.argsort(scores)[-_BEAM:].tolist():
                     stresses = min(MAX_STRESS_COUNT, kept.stresses + stressed_vowels(self._chunks[chunk]))
-                    grown.append(
-                        _Hypothesis(kept.score + float(scores[chunk]), (*kept.chunks, chunk), stresses)
-                    )
+                    grown.append(_Hypothesis(kept.score + float(scores[chunk]), (*kept.chunks, chunk), stresses))
             beam = sorted(grown, key=lambda hypothesis: -hypothesis.score)[:_BEAM]
         # A word of consonants may come out empty; the best sequence that says something wins.
-        return next(
-            (kept.chunks for kept in beam if any(self._chunks[c] for c in kept.chunks)), beam[0].chunks
-        )
+        return next((kept.chunks for kept in beam if any(self._chunks[c] for c in kept.chunks)), beam[0].chunks)
 
     def _load(self) -> None:
         if self._weights:

@@ -65,6 +65,4 @@ def unpack_lexicon(path: Path) -> dict[str, str]:
         words, codes = lzma.decompress(path.read_bytes()).decode().split("\0")
         return dict(zip(words.split("\n"), codes.split("\n"), strict=True))
     except (OSError, lzma.LZMAError, EOFError, ValueError) as error:
-        raise ModelError(
-            f"the pronunciation lexicon {path} cannot be read ({error}): reinstall the package"
-        ) from error
+        raise ModelError(f"the pronunciation lexicon {path} cannot be read ({error}): reinstall the package") from error

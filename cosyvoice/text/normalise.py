@@ -139,7 +139,5 @@ def _load_reader(language: Language) -> Any:
     try:
         import wetext
     except ImportError:
-        raise MissingDependencyError(
-            "normalising text needs wetext; install it with: pip install wetext"
-        ) from None
+        raise MissingDependencyError("normalising text needs wetext; install it with: pip install wetext") from None
     return wetext.Normalizer(remove_erhua=False) if language == "zh" else wetext.Normalizer()

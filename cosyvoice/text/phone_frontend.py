@@ -90,9 +90,7 @@ class PhoneFrontend:
 
     def normalise(self, text: str) -> str:
         """`text` as plain words: no digits, signs or abbreviations; tags stay as they are."""
-        return " ".join(
-            part if is_tag else self._plain_words(part) for part, is_tag in _tagged_parts(text)
-        ).strip()
+        return " ".join(part if is_tag else self._plain_words(part) for part, is_tag in _tagged_parts(text)).strip()
 
     def split(self, text: str, max_phones: int = MAX_PHONES, min_phones: int = MIN_PHONES) -> list[str]:
         """Cuts `text` into pieces of at most `max_phones` symbols, in order and with their punctuation.

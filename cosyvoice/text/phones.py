@@ -140,8 +140,6 @@ class PhoneTokenizer:
         symbols: list[str] = []
         for index in ids:
             if not 0 <= index < len(SYMBOLS):
-                raise TextError(
-                    f"phone id {index} is outside the vocabulary: ids run from 0 to {len(SYMBOLS) - 1}"
-                )
+                raise TextError(f"phone id {index} is outside the vocabulary: ids run from 0 to {len(SYMBOLS) - 1}")
             symbols.append(SYMBOLS[index])
         return [symbol for symbol in symbols if symbol != PAD]

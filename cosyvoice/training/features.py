@@ -92,9 +92,7 @@ class FeatureStore:
             with np.load(folder / f"{shard.stem}.npz") as arrays:
                 rows = json.loads(arrays["index"].tobytes())
                 for row in rows:
-                    fields: dict[str, Any] = {
-                        k: tuple(v) if isinstance(v, list) else v for k, v in row.items()
-                    }
+                    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
                     self.utterances.append(Utterance(**fields))
                 for kind in kinds:
                     self._parts[kind] += np.split(arrays[kind], arrays[kind + "_ends"][:-1])[: len(rows)]

@@ -25,9 +25,7 @@ class FlowTask:
 
     name = "flow"
 
-    def __init__(
-        self, settings: FlowSettings, store: FeatureStore, tokens: TokenStore, speakers: TokenStore
-    ) -> None:
+    def __init__(self, settings: FlowSettings, store: FeatureStore, tokens: TokenStore, speakers: TokenStore) -> None:
         self.settings, self.store, self.tokens, self.speakers = settings, store, tokens, speakers
         self.model = CausalMaskedDiffWithDiT(settings.model)
         self.optimizer = adam([self.model], settings.loop.rate, settings.loop.decay)
@@ -61,9 +59,7 @@ class FlowTask:
         embedding = torch.from_numpy(np.stack([self._embedding(i, rng) for i in items])).float()
         return FlowBatch(token, lengths, mel, 2 * lengths, embedding).to(device)
 
-    def _loss(
-        self, items: list[int], seed: list[int], context: Context, generator: torch.Generator
-    ) -> torch.Tensor:
+    def _loss(self, items: list[int], seed: list[int], context: Context, generator: torch.Generator) -> torch.Tensor:
         batch = self._batch(items, np.random.default_rng(seed), context.device)
         draws = TrainingDraws.sample(batch, generator)
         with autocast(context.device, self.settings.loop.bf16):

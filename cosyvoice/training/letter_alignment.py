@@ -37,9 +37,7 @@ class LetterAligner:
         prior[0] = _SILENT_PRIOR
         self._log_p: Floats = np.log(np.tile(prior / prior.sum(), (letters, 1)))
 
-    def fit(
-        self, words: Sequence[Sequence[int]], phones: Sequence[Sequence[int]], iterations: int = 6
-    ) -> None:
+    def fit(self, words: Sequence[Sequence[int]], phones: Sequence[Sequence[int]], iterations: int = 6) -> None:
         """EM over the words; a word with more than two phones a letter is left out."""
         groups = [group for group in _by_length(words, phones).values() if _alignable(group[1], group[2])]
         for _ in range(iterations):

@@ -88,8 +88,7 @@ class LetterToSoundNet(nn.Module):
         self.entry = nn.Conv1d(config.embedding, config.channels, config.taps, padding=padding)
         self.norms = nn.ModuleList(nn.LayerNorm(config.channels) for _ in range(config.blocks))
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(config.channels, config.channels, config.taps, padding=padding)
-            for _ in range(config.blocks)
+            nn.Conv1d(config.channels, config.channels, config.taps, padding=padding) for _ in range(config.blocks)
         )
         self.chunk_embedding = nn.Embedding(len(chunks) + 1, config.chunk_embedding)
         self.stress_embedding = nn.Embedding(MAX_STRESS_COUNT + 1, config.chunk_embedding)
@@ -149,9 +148,7 @@ def letter_words(lexicon: Lexicon) -> list[str]:
     return [word for word in lexicon.words() if re.fullmatch("[a-z]{2,}", word)]
 
 
-def align_lexicon(
-    lexicon: Lexicon, words: Sequence[str], rarest_chunk: int
-) -> tuple[list[Example], list[str]]:
+def align_lexicon(lexicon: Lexicon, words: Sequence[str], rarest_chunk: int) -> tuple[list[Example], list[str]]:
     """Examples for the words that align without rare chunks, and the chunks, the silent one first."""
     pronunciations = [lexicon.get(word) or [] for word in words]
     bases = sorted({phone.rstrip("01") for phones in pronunciations for phone in phones})
@@ -175,17 +172,13 @@ def align_lexicon(
     return examples, kept
 
 
-def train(
-    examples: Sequence[Example], chunks: Sequence[str], config: LetterToSoundConfig
-) -> LetterToSoundNet:
+def train(examples: Sequence[Example], chunks: Sequence[str], config: LetterToSoundConfig) -> LetterToSoundNet:
     """Cross-entropy with teacher forcing, AdamW, a learning rate that falls to zero along a half cosine."""
     generator = torch.Generator().manual_seed(config.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         net = LetterToSoundNet(config, chunks)
-        optimiser = torch.optim.AdamW(
-            net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        optimiser = torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         batches = _batches(examples, chunks, config.batch_words)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimiser, config.learning_rate, total_steps=config.epochs * len(batches), pct_start=0.1
@@ -194,9 +187,7 @@ def train(
             total = 0.0
             for index in torch.randperm(len(batches), generator=generator).tolist():
                 letters, targets, stresses = batches[index]
-                loss = functional.cross_entropy(
-                    net(letters, targets, stresses).flatten(0, 1), targets.flatten()
-                )
+                loss = functional.cross_entropy(net(letters, targets, stresses).flatten(0, 1), targets.flatten())
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
@@ -255,9 +246,7 @@ def build_model(target: Path, config: LetterToSoundConfig) -> Report:
     """Aligns, trains, writes the weights to `target` and evaluates what was written on the held-out words."""
     lexicon = Lexicon()
     words = letter_words(lexicon)
-    examples, chunks = align_lexicon(
-        lexicon, [word for word in words if not is_held_out(word)], config.rarest_chunk
-    )
+    examples, chunks = align_lexicon(lexicon, [word for word in words if not is_held_out(word)], config.rarest_chunk)
     logger.info("%d words aligned, %d chunks", len(examples), len(chunks))
     net = train(examples, chunks, config)
     arrays: dict[str, Any] = net.arrays()

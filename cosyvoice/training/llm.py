@@ -36,9 +36,7 @@ def spoken_positions(utterance: Utterance, tokens: int) -> np.ndarray:
     positions, next_phone = [], 0
     for name in utterance.phones:
         if name == PAUSE:
-            positions.append(
-                max(0, places[next_phone] - 1) if next_phone < len(places) else len(utterance.symbols) - 1
-            )
+            positions.append(max(0, places[next_phone] - 1) if next_phone < len(places) else len(utterance.symbols) - 1)
         else:
             positions.append(places[next_phone])
             next_phone += 1
@@ -98,9 +96,7 @@ class LLMTask:
             text += self.text.encode_phones(list(utterance.symbols))
         return np.asarray(text), np.concatenate(speech), np.concatenate(spoken)
 
-    def _loss(
-        self, sequences: list[tuple[np.ndarray, np.ndarray, np.ndarray]], context: Context
-    ) -> dict[str, Tensor]:
+    def _loss(self, sequences: list[tuple[np.ndarray, np.ndarray, np.ndarray]], context: Context) -> dict[str, Tensor]:
         device, settings = context.device, self.settings
         text, speech, spoken = ([s[k] for s in sequences] for k in range(3))
         lengths = torch.tensor([[len(t), len(s)] for t, s in zip(text, speech, strict=True)])
@@ -166,9 +162,7 @@ class LLMTask:
             others = [i for i in self.by_speaker["validation" + utterance.speaker] if i != item]
             prompt = self._sequence([others[number % len(others)]] if others else [])
             text = self.text.encode_phones(list(utterance.symbols))
-            sampler = RASSampler(
-                self.settings.model.sampling, numpy_multinomial(np.random.default_rng(number))
-            )
+            sampler = RASSampler(self.settings.model.sampling, numpy_multinomial(np.random.default_rng(number)))
             tokens = list(
                 self.model.generate(
                     text, sampler, prompt_text=prompt[0].tolist(), prompt_speech_token=prompt[1].tolist()

@@ -85,9 +85,7 @@ class Averager:
 
     def __init__(self, modules: dict[str, nn.Module], decay: float) -> None:
         self.decay = decay
-        self.values = {
-            name: {k: v.detach().clone() for k, v in m.state_dict().items()} for name, m in modules.items()
-        }
+        self.values = {name: {k: v.detach().clone() for k, v in m.state_dict().items()} for name, m in modules.items()}
 
     @torch.no_grad()
     def update(self, modules: dict[str, nn.Module], step: int) -> None:
@@ -171,9 +169,7 @@ class Trainer:
                 self.step += 1
                 self.average.update(self.task.modules(), self.step)
                 if not all(math.isfinite(value) for value in logged.values()):
-                    raise GenerationError(
-                        f"{self.task.name}: loss not finite at step {self.step}: lower the rate"
-                    )
+                    raise GenerationError(f"{self.task.name}: loss not finite at step {self.step}: lower the rate")
                 for key, value in logged.items():
                     sums[key] += value
                 count += 1
@@ -181,7 +177,7 @@ class Trainer:
                     self._report({k: v / count for k, v in sums.items()}, writer)
                     sums.clear()
                     count = 0
-                if self.step % settings.validate_every == 0:
+                if self.step % settings.validate_every == 0 and self.progress() < 1.0:
                     scores = self._validate(writer)
                 if time.monotonic() - last_save > 60 * settings.save_minutes:
                     self.save()
@@ -285,9 +281,7 @@ class _Swap:
         self.modules, self.values = modules, values
 
     def __enter__(self) -> None:
-        self._own = {
-            n: {k: v.detach().clone() for k, v in m.state_dict().items()} for n, m in self.modules.items()
-        }
+        self._own = {n: {k: v.detach().clone() for k, v in m.state_dict().items()} for n, m in self.modules.items()}
         for name, module in self.modules.items():
             module.load_state_dict(self.values[name])
 

@@ -80,9 +80,7 @@ class VocoderSettings(StageSettings):
     mel_weight: float = 1.0
     stft_weight: float = 1.0
     f0_weight: float = 1.0
-    gan_start: float = Field(
-        1.0, ge=0, le=1, description="share of the run after which discriminators join; 1: never"
-    )
+    gan_start: float = Field(1.0, ge=0, le=1, description="share of the run after which discriminators join; 1: never")
     gan_weight: float = 0.1
 
 

@@ -92,9 +92,7 @@ class TokenizerTask:
         }
         return {k: v.to(device) for k, v in inputs.items()}, {k: v.to(device) for k, v in goals.items()}
 
-    def _losses(
-        self, inputs: dict[str, Tensor], goals: dict[str, Tensor], context: Context
-    ) -> dict[str, Tensor]:
+    def _losses(self, inputs: dict[str, Tensor], goals: dict[str, Tensor], context: Context) -> dict[str, Tensor]:
         with autocast(context.device, self.settings.loop.bf16):
             out = self.model(**inputs)
         valid = torch.arange(goals["mel"].shape[1], device=context.device)[None] < goals["frames"][:, None]
@@ -113,9 +111,7 @@ class TokenizerTask:
             "phone": F.cross_entropy(
                 out.phone_logits.float().transpose(1, 2), goals["phone"].long(), ignore_index=IGNORED
             ),
-            "voicing": F.binary_cross_entropy_with_logits(
-                prosody[..., 0][valid], goals["prosody"][..., 0][valid]
-            ),
+            "voicing": F.binary_cross_entropy_with_logits(prosody[..., 0][valid], goals["prosody"][..., 0][valid]),
             "f0": (prosody[..., 1] - goals["prosody"][..., 1]).abs()[voiced].mean(),
             "energy": (prosody[..., 2] - goals["prosody"][..., 2]).abs()[valid].mean(),
             "mel": (out.mel.float() - (goals["mel"] + 5.0) / 5.0).abs()[valid].mean(),
@@ -142,9 +138,7 @@ class TokenizerTask:
             for key, value in self._losses(inputs, goals, context).items():
                 sums[key] = sums.get(key, 0.0) + float(value) / len(chunks)
             heard = self.model.recognise(inputs["feats"], inputs["lengths"])
-            for row, count, said in zip(
-                goals["ctc"].tolist(), goals["ctc_lengths"].tolist(), heard, strict=True
-            ):
+            for row, count, said in zip(goals["ctc"].tolist(), goals["ctc_lengths"].tolist(), heard, strict=True):
                 # A pause is a class of the frames, never of the reference.
                 said = [c for c in said if c != 1]
                 errors += edit_distance(row[:count], said)

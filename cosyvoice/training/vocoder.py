@@ -31,9 +31,7 @@ class SpectralLoss(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         basis = mel_filterbank(24000, 1920, 80, 0.0, None)
-        self.register_buffer(
-            "mel_basis", torch.from_numpy(np.ascontiguousarray(basis)).float(), persistent=False
-        )
+        self.register_buffer("mel_basis", torch.from_numpy(np.ascontiguousarray(basis)).float(), persistent=False)
         for size, _ in STFT_SIZES:
             self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
         self.register_buffer("window_1920", torch.hann_window(1920), persistent=False)

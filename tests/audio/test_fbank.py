@@ -36,9 +36,7 @@ def test_last_bin_belongs_to_no_filter() -> None:
     assert kaldi_filterbank(80)[:, -1].max() == 0
 
 
-@pytest.mark.parametrize(
-    ("samples", "message"), [(np.zeros(399), "at least 400"), (np.zeros((1, 900)), "mono")]
-)
+@pytest.mark.parametrize(("samples", "message"), [(np.zeros(399), "at least 400"), (np.zeros((1, 900)), "mono")])
 def test_unusable_samples(samples: np.ndarray, message: str) -> None:
     with pytest.raises(AudioError, match=message):
         KaldiFbank()(samples)

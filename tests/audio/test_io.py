@@ -94,9 +94,7 @@ def test_long_audio_is_refused_before_decoding() -> None:
         (np.array([np.inf]), "a.wav", AudioError, "not finite"),
     ],
 )
-def test_bad_output(
-    tmp_path: Path, samples: np.ndarray, name: str, error: type[Exception], message: str
-) -> None:
+def test_bad_output(tmp_path: Path, samples: np.ndarray, name: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         write_audio(tmp_path / name, samples, 24000)
     assert not list(tmp_path.iterdir())

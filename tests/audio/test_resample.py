@@ -13,9 +13,7 @@ Resampler = Callable[[np.ndarray, int, int], np.ndarray]
 
 
 @BOTH
-@pytest.mark.parametrize(
-    ("source", "target"), [(24000, 16000), (16000, 24000), (44100, 16000), (24000, 22050)]
-)
+@pytest.mark.parametrize(("source", "target"), [(24000, 16000), (16000, 24000), (44100, 16000), (24000, 22050)])
 def test_a_tone_stays_a_tone(function: Resampler, source: int, target: int) -> None:
     wave = np.sin(2 * np.pi * 1000 * np.arange(source) / source).astype(np.float32)
     output = function(wave, source, target)

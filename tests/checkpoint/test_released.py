@@ -64,9 +64,7 @@ class _Hostile:
         ({"x.weight_g": torch.ones(1), "x.parametrizations.weight.original0": torch.ones(1)}, "twice"),
     ],
 )
-def test_bad_content_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: object, message: str
-) -> None:
+def test_bad_content_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: object, message: str) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save(content, "bad.pt")
     with pytest.raises(ModelError, match=message):

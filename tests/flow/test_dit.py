@@ -64,9 +64,7 @@ def test_attention_equals_the_plain_formula_with_one_rotated_head() -> None:
     valid = torch.arange(size).unsqueeze(0) < 7
     out = attention(x, valid[:, None, None], valid, RotaryEmbedding(width)(size))
 
-    q, k, v = (
-        layer(x)[0].view(size, heads, width) for layer in (attention.to_q, attention.to_k, attention.to_v)
-    )
+    q, k, v = (layer(x)[0].view(size, heads, width) for layer in (attention.to_q, attention.to_k, attention.to_v))
     frequency = torch.tensor([1.0, 10000**-0.5])
     turn = torch.polar(torch.ones(size, 2), torch.arange(size)[:, None] * frequency)
     mixed = []
@@ -74,8 +72,7 @@ def test_attention_equals_the_plain_formula_with_one_rotated_head() -> None:
         qh, kh = q[:, head], k[:, head]
         if head == 0:
             qh, kh = (
-                torch.view_as_real(torch.view_as_complex(a.reshape(size, 2, 2)) * turn).flatten(1)
-                for a in (qh, kh)
+                torch.view_as_real(torch.view_as_complex(a.reshape(size, 2, 2)) * turn).flatten(1) for a in (qh, kh)
             )
         scores = (qh @ kh.T / width**0.5).masked_fill(~valid, float("-inf"))
         mixed.append(scores.softmax(-1) @ v[:, head])

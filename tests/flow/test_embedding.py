@@ -29,9 +29,7 @@ def test_conv_position_embedding_looks_60_frames_back_and_none_ahead() -> None:
 def test_input_order_is_mel_prompt_encoder_speaker() -> None:
     embedding = InputEmbedding(2 + 2 + 3 + 1, 8, groups=2)
     generator = torch.Generator().manual_seed(1)
-    x, cond, mu, spks = (
-        torch.randn(s, generator=generator) for s in ((1, 4, 2), (1, 4, 2), (1, 4, 3), (1, 1))
-    )
+    x, cond, mu, spks = (torch.randn(s, generator=generator) for s in ((1, 4, 2), (1, 4, 2), (1, 4, 3), (1, 1)))
     seen = []
     embedding.proj.register_forward_hook(lambda _, args, __: seen.append(args[0]))
     assert embedding(x, cond, mu, spks).shape == (1, 4, 8)

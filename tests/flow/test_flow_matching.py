@@ -91,9 +91,7 @@ def test_the_estimator_is_trained_on_the_straight_path() -> None:
 
 def test_draws_repeat_for_a_seed_and_spare_the_global_generator() -> None:
     mel, before = torch.zeros(3, 2, 5), torch.get_rng_state()
-    first, again, other = (
-        FlowMatchingDraws.sample(mel, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
-    )
+    first, again, other = (FlowMatchingDraws.sample(mel, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(first.noise, again.noise) and torch.equal(first.t, again.t)
     assert not torch.equal(first.noise, other.noise)
     assert torch.equal(torch.get_rng_state(), before)

@@ -103,9 +103,7 @@ def test_folding_weight_norm_keeps_the_speech() -> None:
 
 
 def test_names_of_the_released_weights() -> None:
-    shapes = {
-        name: tuple(value.shape) for name, value in CausalHiFTGenerator(HiFTConfig()).state_dict().items()
-    }
+    shapes = {name: tuple(value.shape) for name, value in CausalHiFTGenerator(HiFTConfig()).state_dict().items()}
     assert len(shapes) == 328
     assert shapes["conv_pre.parametrizations.weight.original1"] == (512, 80, 5)
     assert shapes["ups.1.parametrizations.weight.original1"] == (128, 256, 11)

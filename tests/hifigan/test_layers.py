@@ -25,9 +25,7 @@ def reach(layer: torch.nn.Module, length: int, output: int) -> list[int]:
     return x.grad[0].abs().sum(0).nonzero().flatten().tolist()
 
 
-@pytest.mark.parametrize(
-    ("side", "expected"), [("left", [4, 7, 10]), ("right", [10, 13, 16]), ("both", [7, 10, 13])]
-)
+@pytest.mark.parametrize(("side", "expected"), [("left", [4, 7, 10]), ("right", [10, 13, 16]), ("both", [7, 10, 13])])
 def test_sided_convolution_sees_one_side(side: str, expected: list[int]) -> None:
     layer = SidedConv1d(2, 3, 3, dilation=3, side=side)
     assert layer(torch.randn(1, 2, 20)).shape == (1, 3, 20)

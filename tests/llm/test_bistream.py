@@ -26,10 +26,7 @@ class Script:
 
     def feed(self, rows: Sequence[Row]) -> Scores:
         assert rows, "the network needs at least one row"
-        names = [
-            f"{NAMES[row.kind]}{row.id}" if row.kind in NAMES else {20: "sos", 22: "task"}[row.id]
-            for row in rows
-        ]
+        names = [f"{NAMES[row.kind]}{row.id}" if row.kind in NAMES else {20: "sos", 22: "task"}[row.id] for row in rows]
         self.fed.append(" ".join(names))
         return np.zeros(26, dtype=np.float32)
 
@@ -46,9 +43,7 @@ def start(
     max_tokens: int | None = None,
     **changes: object,
 ) -> BistreamSession:
-    config = LLMConfig(speech_token_size=20, speech_extra_tokens=6, mix_ratio=(2, 3)).model_copy(
-        update=changes
-    )
+    config = LLMConfig(speech_token_size=20, speech_extra_tokens=6, mix_ratio=(2, 3)).model_copy(update=changes)
     rows = [Row(Kind.SPECIAL, 20), *(Row(Kind.TEXT, i) for i in head)]
     return BistreamSession(
         script.feed, script.sample, SPECIAL, config, rows, prompt_text, prompt_speech_token, max_tokens

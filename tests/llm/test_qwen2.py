@@ -26,9 +26,7 @@ def embeddings(qwen_config: Qwen2Config) -> torch.Tensor:
     return torch.randn(2, 9, qwen_config.hidden_size, generator=torch.Generator().manual_seed(2))
 
 
-def test_equal_to_transformers(
-    qwen_config: Qwen2Config, decoder: Qwen2Model, embeddings: torch.Tensor
-) -> None:
+def test_equal_to_transformers(qwen_config: Qwen2Config, decoder: Qwen2Model, embeddings: torch.Tensor) -> None:
     theirs = transformers.Qwen2Model(
         transformers.Qwen2Config(
             hidden_size=qwen_config.hidden_size,
@@ -92,8 +90,7 @@ def test_rotary_scores_depend_on_distance_only() -> None:
     scores = []
     for offset in (0, 11):
         turned = [
-            rotate(x, *rotary_angles(position + offset, 1, 8, 1e4, x.device))
-            for x, position in ((query, 5), (key, 2))
+            rotate(x, *rotary_angles(position + offset, 1, 8, 1e4, x.device)) for x, position in ((query, 5), (key, 2))
         ]
         scores.append((turned[0] * turned[1]).sum())
     torch.testing.assert_close(scores[0], scores[1])
@@ -128,15 +125,12 @@ def test_head_is_tied_and_initialisation_follows_the_generator(qwen_config: Qwen
     assert state["model.lm_head.weight"].data_ptr() == first.embed_tokens.weight.data_ptr()
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     down, up = (
-        getattr(first.model.model.layers[0].mlp, name).weight.detach().std()
-        for name in ("down_proj", "up_proj")
+        getattr(first.model.model.layers[0].mlp, name).weight.detach().std() for name in ("down_proj", "up_proj")
     )
     assert down / up == pytest.approx(0.5, rel=0.1)  # 1 / sqrt(2 * 2 layers)
 
 
-def test_attention_of_a_layer_that_does_not_exist_is_refused(
-    decoder: Qwen2Model, embeddings: torch.Tensor
-) -> None:
+def test_attention_of_a_layer_that_does_not_exist_is_refused(decoder: Qwen2Model, embeddings: torch.Tensor) -> None:
     with pytest.raises(ConfigError, match="no layer 2"):
         decoder(embeddings, return_attention_of=[2])
 

@@ -18,9 +18,7 @@ def test_every_recorded_tensor_is_reproduced() -> None:
     rows = list(check(folder))
     assert_parity(rows)
     recorded = {
-        (name, tensor)
-        for name in ("v3_hift", "v3_gan", "v3_official_rng")
-        for tensor in folder.topic(name).tensors
+        (name, tensor) for name in ("v3_hift", "v3_gan", "v3_official_rng") for tensor in folder.topic(name).tensors
     }
     inputs = {("v3_hift", name) for name in HIFT_INPUTS} | {("v3_gan", name) for name in GAN_INPUTS}
     assert {(row.stage, row.tensor) for row in rows} == recorded - inputs

@@ -37,9 +37,7 @@ def test_only_quotation_marks_are_read_differently(rows: list[Row]) -> None:
 
 def test_an_unknown_record_is_a_failing_row(tmp_path: Path) -> None:
     shutil.copytree(FOLDER / "golden", tmp_path / "golden", ignore=shutil.ignore_patterns("*.safetensors"))
-    shutil.copytree(
-        FOLDER / "v3" / "model" / "CosyVoice-BlankEN", tmp_path / "v3" / "model" / "CosyVoice-BlankEN"
-    )
+    shutil.copytree(FOLDER / "v3" / "model" / "CosyVoice-BlankEN", tmp_path / "v3" / "model" / "CosyVoice-BlankEN")
     for name in ("v3_text", "text_helpers", "wetext_versions"):
         path = tmp_path / "golden" / f"{name}.json"
         record = json.loads(path.read_text())

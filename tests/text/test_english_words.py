@@ -25,9 +25,7 @@ def test_plain_latin(text: str, plain: str) -> None:
     assert plain_latin(text) == plain
 
 
-@pytest.mark.parametrize(
-    ("text", "named"), [("hello 你好", "你 好"), ("Это", "Э т о"), ("x ∈ y", "∈"), ("שלום", "ש")]
-)
+@pytest.mark.parametrize(("text", "named"), [("hello 你好", "你 好"), ("Это", "Э т о"), ("x ∈ y", "∈"), ("שלום", "ש")])
 def test_other_scripts_are_refused_by_name(text: str, named: str) -> None:
     with pytest.raises(TextError, match=f"reads English only and cannot read: .*{named}"):
         plain_latin(text)

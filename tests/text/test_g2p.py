@@ -59,9 +59,7 @@ def test_abbreviations_are_spelled(rules: Pronouncer, word: str, phones: str) ->
     assert rules.pronounce(word) == phones.split()
 
 
-@pytest.mark.parametrize(
-    "word", ["Zelenskyy", "Kubernetes", "COVID", "Mbappe", "Nguyenova", "O'Grarkin", "d'Artagnan"]
-)
+@pytest.mark.parametrize("word", ["Zelenskyy", "Kubernetes", "COVID", "Mbappe", "Nguyenova", "O'Grarkin", "d'Artagnan"])
 def test_names_are_left_to_the_learned_model(word: str) -> None:
     phones = Pronouncer().pronounce(word)
     assert set(phones) <= PHONES

@@ -42,9 +42,7 @@ def test_all_entries_are_phones_of_the_inventory(lexicon: Lexicon) -> None:
 
 def test_file_is_small_loads_quickly_and_not_before_it_is_needed() -> None:
     assert LEXICON_FILE.stat().st_size < 1_300_000
-    assert (LEXICON_FILE.parent / "LICENSE.cmudict").read_text().count(
-        "Copyright (C) 1993-2015 Carnegie Mellon"
-    ) == 1
+    assert (LEXICON_FILE.parent / "LICENSE.cmudict").read_text().count("Copyright (C) 1993-2015 Carnegie Mellon") == 1
     begin = time.process_time()
     lexicon = Lexicon()
     assert time.process_time() - begin < 0.01

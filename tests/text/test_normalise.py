@@ -28,9 +28,7 @@ def test_without_transducers_numbers_are_still_spoken() -> None:
     assert Normaliser("none")("Room 12") == ("Room twelve", "en")
 
 
-def test_text_that_no_path_reads_is_left_alone(
-    normaliser: Normaliser, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_text_that_no_path_reads_is_left_alone(normaliser: Normaliser, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing:
         def normalize(self, text: str) -> str:
             raise RuntimeError("no path")

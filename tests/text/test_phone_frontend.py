@@ -111,9 +111,7 @@ def test_long_text_is_split_into_pieces_that_say_the_same(frontend: PhoneFronten
     assert len(pieces) >= 5
     assert all(len(frontend.phones(piece)) <= MAX_PHONES for piece in pieces)
     assert "$1,234,567" in " ".join(pieces)
-    spoken = [
-        phone for piece in pieces for phone in frontend.phones(piece) if phone not in (*PUNCTUATION, "_")
-    ]
+    spoken = [phone for piece in pieces for phone in frontend.phones(piece) if phone not in (*PUNCTUATION, "_")]
     assert spoken == [phone for phone in frontend.phones(LONG) if phone not in (*PUNCTUATION, "_")]
 
 

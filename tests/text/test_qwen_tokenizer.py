@@ -40,9 +40,7 @@ def test_marks_are_found_inside_text() -> None:
 def test_decoding_restores_the_text(text: str) -> None:
     tokenizer = QwenTokenizer(DIRECTORY)
     assert tokenizer.decode(tokenizer.encode(text + "[breath]")) == text
-    assert (
-        tokenizer.decode(tokenizer.encode(text + "[breath]"), skip_special_tokens=False) == text + "[breath]"
-    )
+    assert tokenizer.decode(tokenizer.encode(text + "[breath]"), skip_special_tokens=False) == text + "[breath]"
 
 
 def test_agrees_with_transformers() -> None:

@@ -62,8 +62,6 @@ def test_one_word_in_twenty_is_held_out() -> None:
     assert held_out == pytest.approx(200, abs=50)
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "edits"), [("kitten", "sitting", 3), ("", "ab", 2), ("ab", "ab", 0)]
-)
+@pytest.mark.parametrize(("first", "second", "edits"), [("kitten", "sitting", 3), ("", "ab", 2), ("ab", "ab", 0)])
 def test_edit_distance(first: str, second: str, edits: int) -> None:
     assert edit_distance(first, second) == edits

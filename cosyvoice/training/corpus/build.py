@@ -66,9 +66,7 @@ def _random_speaker(name: str, voice: BaseVoice, split: str, rng: np.random.Gene
     octave = rng.uniform(low, high)
     # Higher voices belong to shorter vocal tracts: the warp follows F0 in part, so that speakers sound human.
     envelope = 1.0 + 0.12 * octave + rng.uniform(-0.06, 0.06)
-    warp = Warp(
-        f0=float(2**octave), envelope=float(np.clip(envelope, 0.9, 1.13)), rate=float(rng.uniform(0.92, 1.12))
-    )
+    warp = Warp(f0=float(2**octave), envelope=float(np.clip(envelope, 0.9, 1.13)), rate=float(rng.uniform(0.92, 1.12)))
     return Speaker(name, voice, warp, split)
 
 
@@ -78,9 +76,7 @@ def make_plan(settings: CorpusSettings) -> list[Block]:
     cursor = dict.fromkeys(SPLITS, 0)
     rng = np.random.default_rng([settings.seed, 2])
     wanted: list[tuple[Speaker, int]] = []
-    sources = [
-        voice for k in range(max(v.share for v in BASE_VOICES)) for voice in BASE_VOICES if voice.share > k
-    ]
+    sources = [voice for k in range(max(v.share for v in BASE_VOICES)) for voice in BASE_VOICES if voice.share > k]
     for voice in BASE_VOICES:
         base = Speaker(voice.name, voice, Warp(), "train")
         wanted.append((base, settings.base_sentences))
@@ -98,9 +94,7 @@ def make_plan(settings: CorpusSettings) -> list[Block]:
     for speaker, count in wanted:
         texts = pool[speaker.split]
         if not texts:
-            raise ConfigError(
-                f"no sentences for the {speaker.split} split: ask for more than {settings.sentences}"
-            )
+            raise ConfigError(f"no sentences for the {speaker.split} split: ask for more than {settings.sentences}")
         # Sentences are used once while they last: the second round begins where the first began.
         chosen = [texts[(cursor[speaker.split] + k) % len(texts)] for k in range(count)]
         cursor[speaker.split] += count
@@ -116,15 +110,11 @@ def _speak(block: Block, flite: Flite, rng: np.random.Generator) -> list[tuple[s
     voice = block.speaker.voice
     stretch = float(rng.uniform(0.92, 1.1))
     if voice.engine == "festival":
-        return list(
-            zip(block.texts, festival_speak(voice.identifier, list(block.texts), stretch), strict=True)
-        )
+        return list(zip(block.texts, festival_speak(voice.identifier, list(block.texts), stretch), strict=True))
     return [(text, flite.speak(voice.identifier, text, stretch)) for text in block.texts]
 
 
-def _utterance(
-    text: str, spoken: Spoken, block: Block, number: int, rng: np.random.Generator
-) -> dict[str, Any] | None:
+def _utterance(text: str, spoken: Spoken, block: Block, number: int, rng: np.random.Generator) -> dict[str, Any] | None:
     phones = [(name, end) for name, end in spoken.segments if name != PAUSE]
     if len(phones) < 4:
         return None

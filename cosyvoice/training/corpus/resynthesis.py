@@ -72,7 +72,5 @@ def resynthesise(samples: np.ndarray, sample_rate: int, warp: Warp) -> tuple[np.
     warped = np.exp(log_envelope[:, low] * (1 - weight) + log_envelope[:, low + 1] * weight)
     f0 = track.f0 * warp.f0
     period = FRAME_PERIOD / warp.rate
-    y = pyworld.synthesize(
-        f0, np.ascontiguousarray(warped), np.ascontiguousarray(aperiodicity), sample_rate, period
-    )
+    y = pyworld.synthesize(f0, np.ascontiguousarray(warped), np.ascontiguousarray(aperiodicity), sample_rate, period)
     return y.astype(np.float32), Track(f0, period / 1000)

@@ -43,9 +43,7 @@ BASE_VOICES = (
     BaseVoice("awb", "flite", "cmu_us_awb", "male", 2, "CMU Arctic licence (free, BSD-like)"),
     BaseVoice("kal16", "flite", "cmu_us_kal16", "male", 2, "flite licence (free, BSD-like)"),
     BaseVoice("slt", "flite", "cmu_us_slt", "female", 5, "CMU Arctic licence (free, BSD-like)"),
-    BaseVoice(
-        "slt_hts", "festival", "cmu_us_slt_arctic_hts", "female", 1, "CMU Arctic licence (free, BSD-like)"
-    ),
+    BaseVoice("slt_hts", "festival", "cmu_us_slt_arctic_hts", "female", 1, "CMU Arctic licence (free, BSD-like)"),
     BaseVoice("kal_diphone", "festival", "kal_diphone", "male", 2, "festvox licence (free, BSD-like)"),
     BaseVoice("ked_diphone", "festival", "ked_diphone", "male", 1, "festvox licence (free, BSD-like)"),
 )
@@ -176,9 +174,7 @@ class Flite:
                             words[-1] = (words[-1][0], "")
                         words.append(([], mark))
                         previous_word, previous_token = word, token
-                    words[-1][0].append(
-                        (name, int(self._string(segment, b"R:SylStructure.parent.stress") == b"1"))
-                    )
+                    words[-1][0].append((name, int(self._string(segment, b"R:SylStructure.parent.stress") == b"1")))
                 segment = self._next(segment)
             sample_rate = wave.sample_rate
         finally:
@@ -217,8 +213,7 @@ def require_synthesisers() -> None:
 def _require_festival() -> None:
     if shutil.which("festival") is None:
         raise MissingDependencyError(
-            "the corpus needs festival: "
-            "apt-get install festival festvox-us-slt-hts festvox-kallpc16k festvox-kdlpc16k"
+            "the corpus needs festival: apt-get install festival festvox-us-slt-hts festvox-kallpc16k festvox-kdlpc16k"
         )
 
 
