@@ -29,10 +29,7 @@ class PreLookahead(nn.Module):
         """
         residual = x
         x = x.transpose(1, 2)
-        if context is None:
-            x = F.pad(x, (0, self.lookahead))
-        else:
-            x = torch.cat([x, context.transpose(1, 2)], dim=2)
+        x = F.pad(x, (0, self.lookahead)) if context is None else torch.cat([x, context.transpose(1, 2)], dim=2)
         x = F.leaky_relu(self.conv1(x))
         x = self.conv2(F.pad(x, (2, 0)))
         return x.transpose(1, 2) + residual

@@ -156,7 +156,8 @@ class Trainer:
         torch.set_num_threads(settings.threads)
         writer = SummaryWriter(self.folder / "tensorboard")
         sums: dict[str, float] = defaultdict(float)
-        count, last_save = 0, time.monotonic()
+        counts: dict[str, int] = defaultdict(int)
+        last_save = time.monotonic()
         scores: dict[str, float] = {}
         begun, random = -1, self._random_state()
         try:
@@ -172,11 +173,11 @@ class Trainer:
                     raise GenerationError(f"{self.task.name}: loss not finite at step {self.step}: lower the rate")
                 for key, value in logged.items():
                     sums[key] += value
-                count += 1
+                    counts[key] += 1
                 if self.step % settings.log_every == 0:
-                    self._report({k: v / count for k, v in sums.items()}, writer)
+                    self._report({k: v / counts[k] for k, v in sums.items()}, writer)
                     sums.clear()
-                    count = 0
+                    counts.clear()
                 if self.step % settings.validate_every == 0 and self.progress() < 1.0:
                     scores = self._validate(writer)
                 if time.monotonic() - last_save > 60 * settings.save_minutes:

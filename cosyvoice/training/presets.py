@@ -58,6 +58,7 @@ def make_presets(model_dir: Path, recogniser: SpeechTokenizer, corpus: Path) -> 
     """Write `voices/NAME.safetensors` into `model_dir`, one for each base voice; returns the files."""
     store = FeatureStore(corpus, ("wave", "whisper"))
     tts = TTS(load_reference_model(model_dir), VoiceStore(presets=model_dir / "voices"))
+    (model_dir / "voices").mkdir(exist_ok=True)
     written = []
     for voice in BASE_VOICES:
         item = choose_reference(recogniser, store, voice)

@@ -81,7 +81,11 @@ class VocoderSettings(StageSettings):
     stft_weight: float = 1.0
     f0_weight: float = 1.0
     gan_start: float = Field(1.0, ge=0, le=1, description="share of the run after which discriminators join; 1: never")
-    gan_weight: float = 0.1
+    gan_weight: float = Field(0.1, ge=0, description="of adversarial and feature matching losses")
+    gan_period_channels: tuple[int, ...] = Field(
+        (16, 32, 64, 128), description="of the period discriminators; the released ones have (32, 128, 512, 1024, 1024)"
+    )
+    gan_spectrum_channels: int = Field(8, description="of the spectrum discriminators; the released ones have 32")
 
 
 class CorpusSettings(StrictModel):

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from cosyvoice.audio.mel import mel_filterbank
+from cosyvoice.hifigan.discriminator import MultipleDiscriminator
 from cosyvoice.hifigan.generator import CausalHiFTGenerator
+from cosyvoice.hifigan.losses import (
+    GANWeights,
+    adversarial_generator_loss,
+    discriminator_loss,
+    feature_match_loss,
+    tpr_loss,
+)
 from cosyvoice.training.batching import pad
 from cosyvoice.training.features import FeatureStore
 from cosyvoice.training.loop import Context, adam, autocast, load_averaged, optimise
@@ -69,15 +77,23 @@ class VocoderTask:
             self.model.f0_predictor.classifier.weight.mul_(30.0)
         self.loss = SpectralLoss()
         self.optimizer = adam([self.model], settings.loop.rate, settings.loop.decay, betas=(0.8, 0.99))
+        self.adversary: MultipleDiscriminator | None = None
+        self._optimizers = [self.optimizer]
+        if settings.gan_start < 1:
+            self.adversary = MultipleDiscriminator(
+                period_channels=settings.gan_period_channels, spectrum_channels=settings.gan_spectrum_channels
+            )
+            self.adversary_optimizer = adam([self.adversary], settings.loop.rate / 2, 0.0, betas=(0.8, 0.99))
+            self._optimizers.append(self.adversary_optimizer)
         shortest = settings.segment_frames + self.model.look_ahead + 2
         self.items = [i for i in store.split("train") if len(store.get("mel", i)) >= shortest]
         self.validation_items = store.split("validation")
 
     def modules(self) -> dict[str, nn.Module]:
-        return {"vocoder": self.model}
+        return {"vocoder": self.model} | ({"adversary": self.adversary} if self.adversary is not None else {})
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        return [self.optimizer]
+        return list(self._optimizers)
 
     def _batch(self, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         """Random segments: mel [batch, 80, frames], F0 [batch, frames], samples [batch, frames * hop]."""
@@ -109,9 +125,34 @@ class VocoderTask:
         stft, mel_loss = self.loss(fake[:, :usable].float(), wave[:, :usable])
         f0_loss = pitch_loss(predicted.float(), f0)
         total = settings.stft_weight * stft + settings.mel_weight * mel_loss + settings.f0_weight * f0_loss
-        norm = optimise(total, self.optimizer, settings.loop.clip)
         logged = {"stft": stft, "mel": mel_loss, "f0": f0_loss}
+        if self.adversary is not None and context.progress >= settings.gan_start:
+            judged_fake, judged_real = fake[:, :usable].float(), wave[:, :usable]
+            logged["discriminator"] = self._teach_adversary(judged_fake.detach(), judged_real)
+            logged["adversarial"] = self._persuade(judged_fake, judged_real)
+            total = total + settings.gan_weight * logged["adversarial"]
+        norm = optimise(total, self.optimizer, settings.loop.clip)
         return {"norm": norm, **{name: float(value.detach()) for name, value in logged.items()}}
+
+    def _teach_adversary(self, fake: Tensor, real: Tensor) -> Tensor:
+        """The discriminators' turn; returns their loss."""
+        assert self.adversary is not None
+        losses = discriminator_loss(self.adversary(real), self.adversary(fake), GANWeights())
+        optimise(losses.total, self.adversary_optimizer, self.settings.loop.clip)
+        return losses.total
+
+    def _persuade(self, fake: Tensor, real: Tensor) -> Tensor:
+        """What the generator is told by the discriminators; spectral and F0 terms are counted by `step`."""
+        assert self.adversary is not None
+        weights = GANWeights()
+        with torch.no_grad():
+            real_verdicts = self.adversary(real)
+        fake_verdicts = self.adversary(fake)
+        return (
+            adversarial_generator_loss(fake_verdicts)
+            + weights.feature_match * feature_match_loss(real_verdicts, fake_verdicts)
+            + weights.tpr * tpr_loss(fake_verdicts, real_verdicts, weights.tpr_tau)
+        )
 
     def validate(self, context: Context) -> dict[str, float]:
         self.loss.to(context.device)

@@ -58,8 +58,13 @@ def test_a_run_folder_holds_what_a_reader_needs(finished_runs, stage):
     for picture in PICTURES[stage]:
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
     history = checkpoint(folder)["history"]
-    losses = [values for key, values in history.items() if key.startswith("train/")]
-    assert losses and all(len(values) == STEPS for values in losses)
+    losses = {key: len(values) for key, values in history.items() if key.startswith("train/")}
+    assert losses and all(
+        count == STEPS for key, count in losses.items() if "adversar" not in key and "discr" not in key
+    )
+    # The discriminators of the vocoder join in the second half of the run.
+    assert all(0 < count < STEPS for key, count in losses.items() if "adversar" in key or "discr" in key)
+    assert ("train/adversarial" in losses) == (stage == "vocoder")
 
 
 @pytest.mark.parametrize("stage", STAGES)
