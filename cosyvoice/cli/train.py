@@ -27,10 +27,11 @@ class Stage(str, Enum):
     VOCODER = "vocoder"
     ALL = "all"
     ASSEMBLE = "assemble"
+    PRESETS = "presets"
 
 
 def train(
-    stage: Annotated[Stage, typer.Argument(help="The network; all of them; or assemble a model.")],
+    stage: Annotated[Stage, typer.Argument(help="The network; all of them; or assemble a model, or make its presets.")],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
@@ -40,7 +41,7 @@ def train(
     runs: Annotated[Path, typer.Option(help="Folder of the runs, one folder a network in it.")] = Path("runs"),
     corpus: Annotated[Path | None, typer.Option(help="Folder of the corpus.")] = None,
     size: Annotated[str, typer.Option(help="Configured size: mini or test.")] = "mini",
-    out: Annotated[Path | None, typer.Option(help="assemble: the model directory to make.")] = None,
+    out: Annotated[Path | None, typer.Option(help="assemble, presets: the model directory.")] = None,
     name: Annotated[str, typer.Option(help="assemble: name of the model.")] = "cosyvoice-mini",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="assemble: replace the model in --out, keep its voices.")
@@ -54,6 +55,9 @@ def train(
     """
     if stage is Stage.ASSEMBLE:
         _assemble(runs, out, name, overwrite, overrides or [])
+        return
+    if stage is Stage.PRESETS:
+        _presets(runs, corpus, out, overrides or [])
         return
     with needs_extra("train", "training"):
         from cosyvoice.training.configuration import STAGES, load_settings
@@ -90,6 +94,21 @@ def _assemble(runs: Path, out: Path | None, name: str, overwrite: bool, override
         table.add_row(file, f"{size / 1024:.0f}")
     table.add_row("total", f"{sum(sizes.values()) / 1024:.0f}")
     Console().print(table)
+
+
+def _presets(runs: Path, corpus: Path | None, out: Path | None, overrides: Sequence[str]) -> None:
+    if out is None or corpus is None:
+        raise ConfigError("presets need a model and the corpus it was trained on: give --out DIR and --corpus DIR")
+    if overrides:
+        raise ConfigError(f"presets take no settings: leave {' '.join(overrides)} out")
+    with needs_extra("train", "making presets"):
+        from cosyvoice.training.presets import make_presets
+        from cosyvoice.training.run import read_settings
+        from cosyvoice.training.settings import TokenizerSettings
+        from cosyvoice.training.tokenizer import load_tokenizer
+    recogniser = load_tokenizer(runs / "tokenizer", read_settings(runs, "tokenizer", TokenizerSettings))
+    for path in make_presets(out, recogniser, corpus):
+        typer.echo(str(path))
 
 
 def _show_progress() -> None:

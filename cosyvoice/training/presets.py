@@ -1,4 +1,4 @@
-"""Preset voices of a model from its corpus: for each base voice the utterance that the model itself hears best."""
+"""Preset voices of a model from its corpus: of a base voice, the utterance that the model itself hears best."""
 
 from __future__ import annotations
 
@@ -25,10 +25,8 @@ NAMES = {
     "kal16": "karl",
     "slt": "sally",
     "slt_hts": "helen",
-    "kal_diphone": "kevin",
-    "ked_diphone": "edgar",
 }
-"""What the presets are called, by base voice."""
+"""What the presets are called, by base voice. The other base voices are for variety in training only."""
 SHORTEST, LONGEST = 3.0, 5.0
 """Seconds of a preset's reference: enough for the voice, and little for every request to attend to."""
 CANDIDATES = 24
@@ -55,12 +53,12 @@ def choose_reference(recogniser: SpeechTokenizer, store: FeatureStore, voice: Ba
 
 
 def make_presets(model_dir: Path, recogniser: SpeechTokenizer, corpus: Path) -> list[Path]:
-    """Write `voices/NAME.safetensors` into `model_dir`, one for each base voice; returns the files."""
+    """Write `voices/NAME.safetensors` into `model_dir` for every base voice in `NAMES`; returns the files."""
     store = FeatureStore(corpus, ("wave", "whisper"))
     tts = TTS(load_reference_model(model_dir), VoiceStore(presets=model_dir / "voices"))
     (model_dir / "voices").mkdir(exist_ok=True)
     written = []
-    for voice in BASE_VOICES:
+    for voice in (base for base in BASE_VOICES if base.name in NAMES):
         item = choose_reference(recogniser, store, voice)
         utterance = store.utterances[item]
         with tempfile.TemporaryDirectory() as folder:

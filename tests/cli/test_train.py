@@ -78,6 +78,8 @@ def test_an_interrupted_training_says_how_to_go_on(app, monkeypatch):
         ("train llm --corpus c loop.rte=3", "did you mean 'rate'"),
         ("train llm --corpus c --size huge", "choose one of mini, test"),
         ("train assemble --runs r", "give --out DIR"),
+        ("train presets --out m", "give --out DIR and --corpus DIR"),
+        ("train presets --out m --corpus c loop.rate=1", "take no settings"),
         ("train assemble --out o loop.rate=1", "takes no settings"),
         ("corpus c speakrs=3", "did you mean 'speakers'"),
     ],
