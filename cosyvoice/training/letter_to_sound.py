@@ -33,6 +33,7 @@ from cosyvoice.text.letter_to_sound import (
 )
 from cosyvoice.text.lexicon import Lexicon
 from cosyvoice.training.letter_alignment import LetterAligner
+from cosyvoice.training.phone_classes import edit_distance
 
 logger = logging.getLogger(__name__)
 
@@ -213,17 +214,6 @@ def _batches(
             stresses = torch.from_numpy(np.minimum(before, MAX_STRESS_COUNT))
             batches.append((letters, torch.from_numpy(targets), stresses))
     return batches
-
-
-def edit_distance(first: Sequence[str], second: Sequence[str]) -> int:
-    """Levenshtein distance."""
-    row = list(range(len(second) + 1))
-    for i, left in enumerate(first, start=1):
-        diagonal, row[0] = row[0], i
-        for j, right in enumerate(second, start=1):
-            best = min(row[j] + 1, row[j - 1] + 1, diagonal + (left != right))
-            diagonal, row[j] = row[j], best
-    return row[-1]
 
 
 def evaluate(model: LetterToSound, lexicon: Lexicon, words: Sequence[str]) -> Report:

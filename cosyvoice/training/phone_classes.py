@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 from cosyvoice.text.phones import CONSONANTS, VOWELS
 
 PAUSE = "pau"
@@ -14,7 +16,7 @@ def phone_class(symbol: str) -> int:
     return _INDEX[symbol.rstrip("01")]
 
 
-def edit_distance(a: list[int], b: list[int]) -> int:
+def edit_distance(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
     """Levenshtein distance."""
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
