@@ -24,10 +24,11 @@ def corpus(
     Free text and speech only, all from Debian packages. A build that was stopped goes on where it was.
     """
     with needs_extra("train", "building a corpus"):
+        from cosyvoice.evaluation.sentences import read_sentences
         from cosyvoice.training.configuration import load_settings
         from cosyvoice.training.corpus.build import build_corpus
         from cosyvoice.training.settings import CorpusSettings
 
     settings = cast(CorpusSettings, load_settings(size, ["corpus"], overrides or [])["corpus"])
-    hours = build_corpus(out, settings, workers)
+    hours = build_corpus(out, settings, workers, read_sentences())
     typer.echo(f"{out}: {hours:.2f} hours of speech added")

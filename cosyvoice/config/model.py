@@ -118,6 +118,11 @@ class HiFTConfig(StrictModel):
     upsample_kernel_sizes: tuple[int, ...] = (16, 11, 7)
     istft_n_fft: int = 16
     istft_hop: int = 4
+    free_phase: bool = Field(
+        False,
+        description="the network's output is the phase itself; the released vocoder takes its sine, which is enough "
+        "for frames of 16 samples only",
+    )
     resblock_kernel_sizes: tuple[int, ...] = (3, 7, 11)
     resblock_dilation_sizes: tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
     source_resblock_kernel_sizes: tuple[int, ...] = (7, 7, 11)

@@ -4,7 +4,6 @@ package.
 
 from __future__ import annotations
 
-import re
 from importlib import resources
 from pathlib import Path
 
@@ -41,7 +40,3 @@ def read_sentences(path: Path | None = None) -> list[str]:
         raise TextError(f"{path} holds no sentence; write one sentence a line")
     return sentences
 
-
-def sentence_key(sentence: str) -> str:
-    """What makes two sentences the same: their letters and digits in lower case."""
-    return re.sub(r"[^a-z0-9]+", " ", sentence.lower()).strip()

@@ -170,7 +170,7 @@ class CausalHiFTGenerator(nn.Module):
             blocks = self.resblocks[i * branches : (i + 1) * branches]
             x = sum((block(x) for block in blocks[1:]), start=blocks[0](x)) / branches
         head = self.conv_post(F.leaky_relu(x, LAST_SLOPE))
-        samples = inverse_spectrum(head, config.istft_n_fft, config.istft_hop)
+        samples = inverse_spectrum(head, config.istft_n_fft, config.istft_hop, config.free_phase)
         samples = samples.clamp(-config.audio_limit, config.audio_limit)
         return samples if finalize else samples[:, : -self.hop]
 

@@ -1,4 +1,4 @@
-"""The short Fourier transform at both ends of the vocoder: 16 points, 4 samples apart.
+"""The short Fourier transform at both ends of the vocoder: 16 points, 4 samples apart, in the released models.
 
 Everything here is float32 whatever autocast says: the exponential and the phase would not survive bf16.
 """
@@ -21,15 +21,16 @@ def source_spectrum(source: Tensor, n_fft: int, hop: int) -> Tensor:
         return torch.cat([spectrum.real, spectrum.imag], dim=1)
 
 
-def inverse_spectrum(head: Tensor, n_fft: int, hop: int) -> Tensor:
+def inverse_spectrum(head: Tensor, n_fft: int, hop: int, free_phase: bool = False) -> Tensor:
     """Samples [batch, (frames - 1) * hop] from the network's output `head` [batch, n_fft + 2, frames].
 
     The first half of the channels is the logarithm of the magnitude; the sine of the second half is the phase
-    in radians (iSTFTNet, Kaneko et al. 2022).
+    in radians (iSTFTNet, Kaneko et al. 2022). With `free_phase` the second half itself is the phase (Vocos,
+    Siuzdak 2023): long frames need every angle.
     """
     with torch.autocast(head.device.type, enabled=False):
         log_magnitude, phase = head.float().chunk(2, dim=1)
         magnitude = torch.exp(log_magnitude).clamp(max=MAX_MAGNITUDE)
-        spectrum = torch.polar(magnitude, torch.sin(phase))
+        spectrum = torch.polar(magnitude, phase if free_phase else torch.sin(phase))
         window = torch.hann_window(n_fft, device=head.device)
         return torch.istft(spectrum, n_fft, hop, window=window, center=True)

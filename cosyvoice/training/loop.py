@@ -125,7 +125,7 @@ class Trainer:
             module.to(self.device)
         self.average = Averager(task.modules(), settings.ema_decay)
         self._peaks = [[group["lr"] for group in o.param_groups] for o in task.optimizers()]
-        self._resume()
+        self._begin()
 
     @property
     def checkpoint_path(self) -> Path:
@@ -258,9 +258,20 @@ class Trainer:
         torch.save(state, partial)
         partial.rename(self.checkpoint_path)
 
+    def _begin(self) -> None:
+        """Go on where a killed run ended, or begin with the weights of another run where the settings name one."""
+        if self.checkpoint_path.exists():
+            self._resume()
+        elif self.settings.initial:
+            run = Path(self.settings.initial)
+            for name, module in self.task.modules().items():
+                try:
+                    module.load_state_dict(load_averaged(run, name))
+                except (RuntimeError, KeyError):
+                    raise ConfigError(f"{run} holds no {name} of this size: choose another loop.initial") from None
+            self.average = Averager(self.task.modules(), self.settings.ema_decay)
+
     def _resume(self) -> None:
-        if not self.checkpoint_path.exists():
-            return
         state: dict[str, Any] = torch.load(self.checkpoint_path, weights_only=True, map_location="cpu")
         self.step, self.clock = state["step"], _Clock(state["spent"])
         for name, module in self.task.modules().items():

@@ -31,6 +31,9 @@ class LoopSettings(StrictModel):
     log_every: int = 50
     validate_every: int = 500
     save_minutes: float = 5.0
+    initial: str = Field(
+        "", description="folder of a finished run of the same stage whose averaged weights this one begins with"
+    )
 
 
 class StageSettings(StrictModel):
@@ -96,7 +99,7 @@ class CorpusSettings(StrictModel):
     shares: tuple[float, float, float] = (0.3, 0.1, 0.6)
     """Shares of fortunes, Bible and generated sentences."""
     base_sentences: int = 240
-    """Sentences that each unwarped base voice speaks."""
+    """Sentences that an unwarped base voice speaks for each of its shares."""
     speakers: int = 110
     """Warped training speakers."""
     speaker_sentences: int = 34

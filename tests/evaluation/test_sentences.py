@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from cosyvoice.errors import TextError
-from cosyvoice.evaluation.sentences import default_sentences, read_sentences, sentence_key
+from cosyvoice.evaluation.sentences import default_sentences, read_sentences
 from cosyvoice.training.corpus import sentences as corpus
+from cosyvoice.training.corpus.sentences import sentence_key
 
 
 def test_there_are_enough_everyday_sentences() -> None:

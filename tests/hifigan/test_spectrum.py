@@ -25,6 +25,15 @@ def test_the_inverse_undoes_the_transform() -> None:
     torch.testing.assert_close(inverse_spectrum(head, 16, 4), expected, atol=1e-4, rtol=0)
 
 
+def test_a_free_phase_says_every_spectrum() -> None:
+    samples = torch.rand(2, 480) - 0.5
+    real, imaginary = source_spectrum(samples, 96, 24).chunk(2, dim=1)
+    spectrum = torch.complex(real, imaginary)
+    head = torch.cat([torch.log(spectrum.abs() + 1e-12), spectrum.angle()], dim=1)
+    torch.testing.assert_close(inverse_spectrum(head, 96, 24, free_phase=True), samples, atol=1e-4, rtol=0)
+    assert not torch.allclose(inverse_spectrum(head, 96, 24), samples, atol=1e-2)
+
+
 def test_magnitudes_are_limited() -> None:
     loud = torch.full((1, 18, 9), 50.0)
     limit = loud.clone()

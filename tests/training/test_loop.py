@@ -201,3 +201,25 @@ def test_missing_checkpoint_and_device_are_typed_errors(tmp_path):
 def test_weight_decay_spares_vectors():
     groups = adam([nn.Linear(3, 3)], 1e-3, 0.1).param_groups
     assert [(len(g["params"]), g["params"][0].ndim, g["weight_decay"]) for g in groups] == [(1, 2, 0.1), (1, 1, 0.0)]
+
+
+def test_a_run_can_begin_with_the_weights_of_another(tmp_path):
+    first = train(LineTask(), tmp_path / "first")
+    task = LineTask()
+    second = Trainer(task, settings(initial=str(tmp_path / "first")), tmp_path / "second")
+    assert second.step == 0
+    expected = load_averaged(tmp_path / "first", "line")
+    for name, value in task.model.state_dict().items():
+        assert torch.equal(value, expected[name])
+        assert torch.equal(second.average.values["line"][name], expected[name])
+    assert first.step == 20
+
+
+def test_initial_weights_have_to_fit(tmp_path):
+    train(LineTask(), tmp_path / "first")
+    task = LineTask()
+    task.model = nn.Sequential(nn.Linear(3, 1))
+    with pytest.raises(ConfigError, match=r"loop\.initial"):
+        Trainer(task, settings(initial=str(tmp_path / "first")), tmp_path / "second")
+    with pytest.raises(ConfigError, match="missing"):
+        Trainer(LineTask(), settings(initial=str(tmp_path / "none")), tmp_path / "second")

@@ -10,6 +10,7 @@ import io
 import json
 import multiprocessing
 import os
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,16 +71,19 @@ def _random_speaker(name: str, voice: BaseVoice, split: str, rng: np.random.Gene
     return Speaker(name, voice, warp, split)
 
 
-def make_plan(settings: CorpusSettings) -> list[Block]:
-    """All blocks of the corpus, in the order in which they are built (shuffled, so that a part is representative)."""
-    pool = sentence_pool(settings.seed, settings.sentences, settings.shares)
+def make_plan(settings: CorpusSettings, excluded: Collection[str] = ()) -> list[Block]:
+    """All blocks of the corpus, in the order in which they are built (shuffled, so that a part is representative).
+
+    None of the `excluded` sentences is spoken.
+    """
+    pool = sentence_pool(settings.seed, settings.sentences, settings.shares, excluded)
     cursor = dict.fromkeys(SPLITS, 0)
     rng = np.random.default_rng([settings.seed, 2])
     wanted: list[tuple[Speaker, int]] = []
     sources = [voice for k in range(max(v.share for v in BASE_VOICES)) for voice in BASE_VOICES if voice.share > k]
     for voice in BASE_VOICES:
         base = Speaker(voice.name, voice, Warp(), "train")
-        wanted.append((base, settings.base_sentences))
+        wanted.append((base, settings.base_sentences * voice.share))
         wanted.append((Speaker(voice.name, voice, Warp(), "validation"), settings.held_out_sentences))
     groups = (
         ("train", settings.speakers, settings.speaker_sentences),
@@ -186,9 +190,10 @@ def _build_block(job: tuple[Block, Path]) -> float:
     return sum(row["samples"] for row in rows) / SAMPLE_RATE
 
 
-def build_corpus(out: Path, settings: CorpusSettings, workers: int = 2) -> float:
+def build_corpus(out: Path, settings: CorpusSettings, workers: int = 2, excluded: Collection[str] = ()) -> float:
     """Write the corpus into `out`, as `NAME.parquet` shards with `settings.json` and `speakers.json`.
 
+    None of the `excluded` sentences is spoken: the model is judged by them.
     Shards that exist are kept, so a run that was killed resumes. Returns the hours of speech that this call added.
     Raises `ConfigError` where `out` holds a corpus of other settings, `MissingDependencyError` without synthesisers.
     """
@@ -197,7 +202,7 @@ def build_corpus(out: Path, settings: CorpusSettings, workers: int = 2) -> float
     wanted = json.dumps(settings.model_dump(mode="json"), indent=1)
     if record.exists() and record.read_text() != wanted:
         raise ConfigError(f"{out} holds a corpus of other settings: choose another folder or delete it")
-    blocks = make_plan(settings)
+    blocks = make_plan(settings, excluded)
     record.write_text(wanted)
     speakers = {b.speaker.name: {"voice": b.speaker.voice.name, **asdict(b.speaker.warp)} for b in blocks}
     (out / "speakers.json").write_text(json.dumps(speakers, indent=1))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -102,10 +102,14 @@ def plural(noun: str) -> str:
     return noun + "s"
 
 
+def sentence_key(sentence: str) -> str:
+    """What makes two sentences the same: their letters and digits in lower case."""
+    return re.sub(r"[^a-z0-9]+", " ", sentence.lower()).strip()
+
+
 def split_of(sentence: str) -> str:
     """The split a sentence belongs to, from a hash of its letters."""
-    key = re.sub(r"[^a-z0-9]+", " ", sentence.lower()).strip().encode()
-    position = int.from_bytes(hashlib.blake2b(key, digest_size=6).digest(), "big") / 2**48
+    position = int.from_bytes(hashlib.blake2b(sentence_key(sentence).encode(), digest_size=6).digest(), "big") / 2**48
     if position < HELD_OUT_SHARE["validation"]:
         return "validation"
     if position < HELD_OUT_SHARE["validation"] + HELD_OUT_SHARE["test"]:
@@ -162,8 +166,14 @@ def bible() -> list[str]:
     return list(found)
 
 
-def sentence_pool(seed: int, size: int, shares: tuple[float, float, float]) -> dict[str, list[str]]:
-    """Draw `size` sentences; `shares` are those of fortunes, Bible and generated text. Gives a list a split."""
+def sentence_pool(
+    seed: int, size: int, shares: tuple[float, float, float], excluded: Iterable[str] = ()
+) -> dict[str, list[str]]:
+    """Draw `size` sentences; `shares` are those of fortunes, Bible and generated text. Gives a list a split.
+
+    Sentences with the words of one of `excluded` (those that the model will be judged by) are left out.
+    """
+    barred = {sentence_key(sentence) for sentence in excluded}
     rng = np.random.default_rng([seed, 1])
     sources = [fortunes(), bible()]
     generated: dict[str, None] = {}
@@ -179,5 +189,6 @@ def sentence_pool(seed: int, size: int, shares: tuple[float, float, float]) -> d
     chosen = [chosen[i] for i in rng.permutation(len(chosen))]
     pool: dict[str, list[str]] = {split: [] for split in SPLITS}
     for sentence in chosen:
-        pool[split_of(sentence)].append(sentence)
+        if sentence_key(sentence) not in barred:
+            pool[split_of(sentence)].append(sentence)
     return pool

@@ -34,7 +34,8 @@ class BaseVoice:
     identifier: str
     gender: str
     share: int
-    """How many of every 17 warped speakers come from this voice: the clearest and the cheapest have most."""
+    """How many of every 17 warped speakers come from this voice, and its part of the unwarped speech: the clearest
+    and the cheapest have most."""
     licence: str
 
 

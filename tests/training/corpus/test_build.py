@@ -88,7 +88,7 @@ def test_the_plan_holds_what_the_settings_ask_for():
     for block in blocks:
         key = (block.speaker.split, block.speaker.name)
         spoken[key] = spoken.get(key, 0) + len(block.texts)
-    base = {voice.name for voice in BASE_VOICES}
+    base = {voice.name: voice.share for voice in BASE_VOICES}
     warped = {key: count for key, count in spoken.items() if key[1] not in base}
     assert {split: sum(k[0] == split for k in warped) for split in ("train", "validation", "test")} == {
         "train": 5,
@@ -96,7 +96,7 @@ def test_the_plan_holds_what_the_settings_ask_for():
         "test": 2,
     }
     assert all(count == (4 if split == "train" else 2) for (split, _), count in warped.items())
-    assert all(spoken["train", name] == 3 and spoken["validation", name] == 2 for name in base)
+    assert all(spoken["train", name] == 3 * share and spoken["validation", name] == 2 for name, share in base.items())
 
 
 def test_no_sentence_is_in_two_splits():

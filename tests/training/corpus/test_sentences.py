@@ -49,6 +49,13 @@ def test_a_pool_is_drawn_from_its_seed(small_sources):
     assert sum(map(len, first.values())) == 300
 
 
+def test_sentences_that_judge_the_model_are_left_out(small_sources):
+    everything = sentence_pool(1, 300, (0.3, 0.1, 0.6))
+    barred = everything["train"][0]
+    rest = sentence_pool(1, 300, (0.3, 0.1, 0.6), excluded=[barred.upper() + " !"])
+    assert rest == everything | {"train": everything["train"][1:]}
+
+
 def test_generated_sentences_are_filled_and_mostly_usable():
     rng = np.random.default_rng(1)
     maker = SentenceMaker()
