@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cosyvoice.errors import (
     AudioError,
@@ -29,9 +29,11 @@ from cosyvoice.errors import (
 
 if TYPE_CHECKING:
     from cosyvoice.engine.guard import Guard
+    from cosyvoice.engine.models import CosyVoice3Model
     from cosyvoice.engine.pipeline import TTS
     from cosyvoice.engine.speech import Chunk, Speech
     from cosyvoice.engine.streaming import StreamingConfig
+    from cosyvoice.native.solver import FlowOptions
     from cosyvoice.voice.voice import Voice
 
 __version__ = "0.1.0"
@@ -42,6 +44,7 @@ __all__ = [
     "Chunk",
     "ConfigError",
     "CosyVoiceError",
+    "FlowOptions",
     "GenerationError",
     "Guard",
     "MissingDependencyError",
@@ -62,6 +65,7 @@ DEFAULT_MODEL = Path(__file__).parent / "pretrained" / "mini"
 _LAZY = {
     "TTS": "cosyvoice.engine.pipeline",
     "Chunk": "cosyvoice.engine.speech",
+    "FlowOptions": "cosyvoice.native.solver",
     "Guard": "cosyvoice.engine.guard",
     "Speech": "cosyvoice.engine.speech",
     "StreamingConfig": "cosyvoice.engine.streaming",
@@ -69,31 +73,67 @@ _LAZY = {
 }
 
 
-def load(model: str | Path | None = None, *, threads: int | None = None, device: str = "cpu") -> TTS:
-    """Load a model: a directory, released or our own, or None for the small one that comes with the package.
+Backend = Literal["auto", "native", "reference"]
 
-    `threads` limits the threads of one operation (None: all cores); `device` is where the networks run.
+
+def load(
+    model: str | Path | None = None,
+    *,
+    backend: Backend = "auto",
+    threads: int | None = None,
+    device: str = "cpu",
+    flow: FlowOptions | None = None,
+) -> TTS:
+    """Load a model.
+
+    Args:
+        model: a bundle, another model directory, or None for the small model that comes with the package.
+        backend: `native` runs bundles on ONNX Runtime; `reference` runs any directory in single precision on
+            PyTorch; `auto` takes the native engine for bundles and the reference for everything else.
+        threads: of one operation; None uses all cores.
+        device: where the networks of the reference run, as PyTorch names it.
+        flow: solver, steps and guidance of the native flow; None takes those of the model.
 
     Raises `ModelError` for files that are missing or damaged, `ConfigError` for settings that this version
-    does not know, `MissingDependencyError` where PyTorch is not installed.
+    does not know or that do not fit together, `MissingDependencyError` where the reference lacks PyTorch.
     """
+    from cosyvoice.config.bundle import is_bundle
+    from cosyvoice.engine.pipeline import TTS
+    from cosyvoice.voice.store import VoiceStore
+
     directory = DEFAULT_MODEL if model is None else Path(model).expanduser()
     if model is None and not (directory / "config.json").is_file():
         raise ModelError(
             f"the model that comes with the package is missing from {directory}; install the package again, "
             "or name a model directory"
         )
+    if backend not in ("auto", "native", "reference"):
+        raise ConfigError(f"no backend {backend!r}; choose 'native' or 'reference', or leave it out")
+    native = backend == "native" or (backend == "auto" and is_bundle(directory))
+    if native and device != "cpu":
+        raise ConfigError(f"the native engine runs on the CPU, not on {device!r}; use backend='reference'")
+    if not native and flow is not None:
+        raise ConfigError("options of the flow belong to the native engine; leave out backend='reference'")
+    if native:
+        from cosyvoice.native.loading import load_native_model
+
+        loaded = load_native_model(directory, threads, flow)
+    else:
+        loaded = _load_reference(directory, threads, device)
+    return TTS(loaded, VoiceStore(presets=directory / "voices"))
+
+
+def _load_reference(directory: Path, threads: int | None, device: str) -> CosyVoice3Model:
     try:
         import torch  # noqa: F401 - to tell a missing PyTorch from other missing modules
     except ImportError:
         raise MissingDependencyError(
-            "the networks run on PyTorch, which is not installed; install it with: pip install 'cosyvoice[torch]'"
+            f"{directory} is no bundle, and what runs it is PyTorch, which is not installed; convert it on another "
+            "machine with 'cosyvoice convert', or install PyTorch with: pip install 'cosyvoice[torch]'"
         ) from None
-    from cosyvoice.engine.pipeline import TTS
     from cosyvoice.reference.loading import load_reference_model
-    from cosyvoice.voice.store import VoiceStore
 
-    return TTS(load_reference_model(directory, threads, device), VoiceStore(presets=directory / "voices"))
+    return load_reference_model(directory, threads, device)
 
 
 def __getattr__(name: str) -> Any:

@@ -29,6 +29,7 @@ def evaluate(
         str | None, typer.Option(help="Voices by name, separated by commas; all of the model's otherwise.")
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Model directory; the model of the package otherwise.")] = None,
+    backend: Annotated[str, typer.Option(help="native, reference (PyTorch), or auto: native where it can.")] = "auto",
     refs: Annotated[Path | None, typer.Option(help="Folder of NAME.wav and NAME.txt: speakers to clone.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="Corpus folder: clone its held-out speakers.")] = None,
     speakers: Annotated[int, typer.Option(min=1, help="Held-out speakers to clone.")] = 8,
@@ -67,7 +68,7 @@ def evaluate(
             raise VoiceError(f"{voice}={source}: no such original here; there are {', '.join(sources.names) or 'none'}")
     for folder in [out, out / "references"] + ([out / "audio"] if keep_audio else []):
         _make_folder(folder)
-    tts = cosyvoice.load(model)
+    tts = cosyvoice.load(model, backend=backend)  # type: ignore[arg-type]
     chosen = _chosen_voices(voices, tts.voices(), everything=refs is None and corpus is None)
     notes = [f"{sources.missing}; measurements against them are left out"] if sources.missing else []
 
@@ -96,6 +97,7 @@ def evaluate(
             progress.update(task, advance=1, description=result.voice)
     settings = {
         "model": str(model or "the model of the package"),
+        "engine": ", ".join(f"{key} {value}" for key, value in tts.model.stages.description.items()),
         "cosyvoice": cosyvoice.__version__,
         "recogniser": recogniser.name,
         "scoring rules": NORMALISER_VERSION,

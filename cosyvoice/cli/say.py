@@ -43,6 +43,7 @@ def say(
     ] = False,
     spectrogram: Annotated[Path | None, typer.Option(help="Also draw the spectrogram to this PNG file.")] = None,
     model: Annotated[Path | None, typer.Option(help="Model directory; the model of the package otherwise.")] = None,
+    backend: Annotated[str, typer.Option(help="native, reference (PyTorch), or auto: native where it can.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; all cores otherwise.")] = None,
 ) -> None:
     """Speak a text.
@@ -72,7 +73,7 @@ def say(
 
     with _progress() as progress:
         task = progress.add_task("loading the model", total=None)
-        tts = cosyvoice.load(model, threads=threads)
+        tts = cosyvoice.load(model, backend=backend, threads=threads)  # type: ignore[arg-type]
         progress.update(task, description="speaking")
         chosen: Voice = tts.clone(ref, transcript) if ref is not None else tts.voice(voice)
 

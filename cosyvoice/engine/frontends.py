@@ -6,6 +6,9 @@ from pathlib import Path
 
 import regex
 
+from cosyvoice.config.model import ModelConfig
+from cosyvoice.config.released import QWEN_DIRECTORY
+from cosyvoice.engine.stages import TextFrontend
 from cosyvoice.errors import TextError
 from cosyvoice.text.frontend import TextFrontend as QwenText
 from cosyvoice.text.normalise import is_only_punctuation
@@ -101,3 +104,10 @@ def check_speakable(text: str) -> None:
         raise TextError("the text is empty; give at least one word")
     if all(is_only_punctuation(part) for part in stripped.split()):
         raise TextError(f"the text {stripped[:40]!r} is only punctuation; give at least one word")
+
+
+def text_frontend(config: ModelConfig, directory: Path) -> TextFrontend:
+    """The frontend of the model in `directory`."""
+    if config.tokenizer == "phones":
+        return PhoneTextFrontend()
+    return QwenTextFrontend(directory / QWEN_DIRECTORY)

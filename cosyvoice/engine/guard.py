@@ -27,18 +27,28 @@ class Fault(str, Enum):
 
 
 @dataclass(frozen=True)
+class LengthLimits:
+    """What length of a piece is believed, around the expected one."""
+
+    shortest: float
+    """Lower limit, times the expected length."""
+    longest: float
+    """Upper limit, times the expected length."""
+    slack_seconds: float
+    """Added to the upper limit: pauses and single words take their time."""
+
+
+@dataclass(frozen=True)
 class Guard:
     """Limits of what is taken for speech; `retries=0` turns repeated attempts off."""
 
     retries: int = 3
     seconds_per_phone: float = 0.085
     """Pace that is assumed where the reference does not tell it."""
-    slack_seconds: float = 1.0
-    """Added to the upper limit: pauses and single words take their time."""
-    longest: float = 2.0
-    """Upper limit of the length, times the expected one."""
-    shortest: float = 0.45
-    """Lower limit of the length, times the expected one."""
+    length: LengthLimits = LengthLimits(shortest=0.6, longest=1.5, slack_seconds=0.4)
+    """Where the pace of the reference is known."""
+    guessed_length: LengthLimits = LengthLimits(shortest=0.45, longest=2.0, slack_seconds=1.0)
+    """Where it is assumed."""
     longest_period: int = 12
     """Tokens of the longest sequence whose immediate repetition is looked for."""
     repeated_seconds: float = 1.2
@@ -54,9 +64,14 @@ class Guard:
         pace = self.seconds_per_phone if pace is None else min(max(pace, 0.05), 0.15)
         return phones * pace
 
-    def watch(self, expected_seconds: float, token_rate: float) -> TokenWatch:
-        """A watch over the tokens of one attempt; `token_rate` in tokens a second."""
-        return TokenWatch(self, expected_seconds, token_rate)
+    def watch(self, phones: int, pace: float | None, token_rate: float) -> TokenWatch:
+        """A watch over the tokens of one attempt at `phones` phones.
+
+        `pace` is that of the reference in seconds a phone, None where it is not known; `token_rate` is in tokens
+        a second.
+        """
+        limits = self.guessed_length if pace is None else self.length
+        return TokenWatch(self, limits, self.expected_seconds(phones, pace), token_rate)
 
     def audio_fault(self, samples: FloatArray, sample_rate: int) -> Fault | None:
         """A long silence inside the finished samples [time] of a piece."""
@@ -70,12 +85,12 @@ class Guard:
 class TokenWatch:
     """Follows the tokens of one attempt."""
 
-    def __init__(self, guard: Guard, expected_seconds: float, token_rate: float) -> None:
+    def __init__(self, guard: Guard, limits: LengthLimits, expected_seconds: float, token_rate: float) -> None:
         self.expected = max(round(expected_seconds * token_rate), 1)
-        longest = guard.longest * expected_seconds + guard.slack_seconds
+        longest = limits.longest * expected_seconds + limits.slack_seconds
         self.limit = int(longest * token_rate) + 1
         """Tokens after which an attempt is a runaway."""
-        self._shortest = int(guard.shortest * expected_seconds * token_rate)
+        self._shortest = int(limits.shortest * expected_seconds * token_rate)
         self._longest_period = guard.longest_period
         self._repeated = int(guard.repeated_seconds * token_rate)
         self._tokens: list[int] = []

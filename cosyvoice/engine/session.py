@@ -17,6 +17,7 @@ from cosyvoice.engine.decoding import piece_generator
 from cosyvoice.engine.guard import Fault, Guard, TokenWatch, distance
 from cosyvoice.engine.joining import Joining, PieceEdges, silence
 from cosyvoice.engine.models import CosyVoice2Model, Prompt
+from cosyvoice.engine.overlap import RunAhead
 from cosyvoice.engine.sampling import RASSampler, numpy_multinomial
 from cosyvoice.engine.speech import Chunk, PieceReport, Report
 from cosyvoice.engine.stages import FloatArray, MelChunk, TokenChunk
@@ -166,8 +167,9 @@ class Session:
             stream = _PieceStream(self._model, self._request, self.report)
             ids, watch = self._watched(piece.text)
             piece.tokens = 0
-            with closing(self._generate(ids, number, attempt, watch.limit)) as generated:
-                for token in self._model.spoken(_observed(generated, watch, piece)):
+            generated = self._generate(ids, number, attempt, watch.limit)
+            with closing(RunAhead(generated) if self._model.stages.concurrent else generated) as tokens:
+                for token in self._model.spoken(_observed(tokens, watch, piece)):
                     yield from stream.push(token)
             fault = piece.faults[attempt] if len(piece.faults) > attempt else watch.finish()
             if fault is not None and len(piece.faults) == attempt:
@@ -183,8 +185,8 @@ class Session:
         guard, prompt, frontend = self._request.guard, self._request.prompt, self._model.stages.text
         with self.report.measure("text"):
             ids = frontend.encode(text)
-            expected = guard.expected_seconds(frontend.count_phones(text), prompt.seconds_per_phone)
-        return ids, guard.watch(expected, self._model.token_rate)
+            phones = frontend.count_phones(text)
+        return ids, guard.watch(phones, prompt.seconds_per_phone, self._model.token_rate)
 
     def _generate(self, ids: list[int], number: int, attempt: int, limit: int) -> Generator[int, None, None]:
         """Speech tokens of one attempt; the time that each takes is counted."""

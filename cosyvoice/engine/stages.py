@@ -166,5 +166,7 @@ class Stages:
     vocoder: VocoderStage
     speech_tokenizer: SpeechTokenizer
     speaker_encoder: SpeakerEncoder
+    concurrent: bool = False
+    """Whether it pays to run the language model beside flow and vocoder, in threads of one process."""
     description: dict[str, str] = field(default_factory=dict)
     """What runs the stages, for reports: backend, device, threads."""

@@ -39,4 +39,3 @@ def read_sentences(path: Path | None = None) -> list[str]:
     if not sentences:
         raise TextError(f"{path} holds no sentence; write one sentence a line")
     return sentences
-

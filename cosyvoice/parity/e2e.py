@@ -1,22 +1,21 @@
 """Parity of the whole system: prompt frontend, speech from given tokens, whole and streamed.
 
-Everything goes the way of a user's request, through the pipeline's session and the stages of the reference
-implementation. Only the language model is replaced, by one whose scores leave no choice but the recorded
-speech tokens, and what keeps real speech in order (quality guard, trimming of pieces) is turned off. The
-networks are observed where the stages call them. A recorded tensor that nothing here reproduces becomes a
-failing row.
+Everything goes the way of a user's request, through the pipeline's session and the stages of the implementation
+that is checked. Only the language model is replaced, by one whose scores leave no choice but the recorded
+speech tokens, and what keeps real speech in order (quality guard, trimming of pieces) is turned off. Flow and
+vocoder are observed. A recorded tensor that nothing here reproduces becomes a failing row.
 
 The phase of the source sums F0 over the utterance, and F0 follows the mel down to its last bit. Even another
-processor's rounding of the mel (1e-6) moves the waveform by more than 1e-3 after a few seconds. So each call of
-the vocoder is judged by its own: our mel is compared with the recorded one, which then goes in. How far the
-waveform from our own mel is from the record stands in the note of its row.
+processor's rounding of the mel (1e-6) can move the waveform by more than 1e-3 after a few seconds. Where it does,
+the call of the vocoder is judged by its own: our mel is compared with the recorded one, which then goes in. How far
+the waveform from our own mel is from the record stands in the note of such a row.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,17 +27,18 @@ from cosyvoice.audio.mel import LogMel
 from cosyvoice.audio.resample import sinc_resample
 from cosyvoice.checkpoint.released import load_spk2info
 from cosyvoice.config.model import SamplingConfig
-from cosyvoice.engine.guard import Guard
+from cosyvoice.engine.guard import Guard, LengthLimits
 from cosyvoice.engine.joining import Joining
 from cosyvoice.engine.models import CosyVoice3Model, Prompt, ReferenceFeatures
 from cosyvoice.engine.prompt_encoders import PROMPT_SAMPLE_RATE
 from cosyvoice.engine.session import Request, Session
-from cosyvoice.engine.speech import Report
+from cosyvoice.engine.speech import Report as SpeechReport
 from cosyvoice.engine.stages import FloatArray, FlowInput
 from cosyvoice.engine.streaming import ChunkSchedule, StreamingConfig
 from cosyvoice.errors import ModelError
-from cosyvoice.parity.golden import F0_TOLERANCE, TOLERANCE, ParityFolder, Row, Topic, compare, exact
+from cosyvoice.parity.golden import F0_TOLERANCE, ParityFolder, Row, Topic, compare
 from cosyvoice.parity.observation import Calls, ForcedLLM, ObservedFlow, ObservedVocoder
+from cosyvoice.parity.report import Report
 from cosyvoice.reference.loading import load_reference_model
 from cosyvoice.reference.stages import TorchFlowStage, TorchVocoderStage
 from cosyvoice.voice.voice import Voice
@@ -49,10 +49,11 @@ PROMPT_WAV, SOURCE_WAV = "prompt_24k.wav", "source_16k.wav"
 _CASE = re.compile(r"(zero_shot|cross_lingual|instruct2|sft|vc)(?:_speed(\d+(?:\.\d+)?))?(_stream)?")
 _DISTINCT = "distinct_tokens_"
 _STREAMING = StreamingConfig(mode="released")
+_ANY_LENGTH = LengthLimits(shortest=0.0, longest=1.0, slack_seconds=1e6)
 _NO_GUARD = Guard(
     retries=0,
-    slack_seconds=1e6,
-    shortest=0.0,
+    length=_ANY_LENGTH,
+    guessed_length=_ANY_LENGTH,
     longest_period=0,
     silence_seconds=1e6,
     silence_level=0.0,
@@ -60,42 +61,30 @@ _NO_GUARD = Guard(
 _NO_TRIMMING = Joining(silence=0.0, head=0.0, tail=0.0, fade=0.0, sentence_pause=0.0, clause_pause=0.0)
 
 
-def check(folder: ParityFolder, generation: str = "v3") -> Iterator[Row]:
+Load = Callable[[Path, Calls], CosyVoice3Model]
+"""Loads what is checked: the model of a released directory, its flow and vocoder noting their calls."""
+
+
+def load_reference(directory: Path, calls: Calls) -> CosyVoice3Model:
+    """The reference implementation, observed where its stages call the networks."""
+    model = load_reference_model(directory)
+    flow, vocoder = cast(TorchFlowStage, model.stages.flow), cast(TorchVocoderStage, model.stages.vocoder)
+    flow.model = cast(Any, ObservedFlow(flow.model, calls))
+    vocoder.model = cast(Any, ObservedVocoder(vocoder.model, calls))
+    return model
+
+
+def check(folder: ParityFolder, generation: str = "v3", load: Load = load_reference) -> Iterator[Row]:
     """One row for every tensor of the topic `vN_e2e`, and for the calls and settings that it describes."""
     if generation != "v3":
         raise ModelError(f"the pipeline of {generation} cannot be checked; there is one for v3 only")
-    topic = folder.topic(f"{generation}_e2e")
-    report = _Report(topic)
-    setup = _Setup.load(folder, generation, topic)
+    report = Report(folder.topic(f"{generation}_e2e"), inputs={"forced_tokens"})
+    setup = _Setup.load(folder, generation, report.topic, load)
     _frontend(setup, report)
-    for case, options in topic.meta["options"].items():
+    for case, options in report.options.items():
         if isinstance(options, dict) and "calls" in options and (match := _CASE.fullmatch(case)):
             _speech(setup, report, case, options, *match.groups())
     yield from report.finish()
-
-
-@dataclass
-class _Report:
-    """Rows of the topic."""
-
-    topic: Topic
-    rows: dict[str, Row] = field(default_factory=dict)
-
-    def compare(self, name: str, ours: Any, tolerance: float = TOLERANCE, note: str = "") -> None:
-        """Compare with the recorded tensor `name`, if there is one."""
-        if name in self.topic:
-            self.rows[name] = compare(self.topic.name, name, ours, self.topic[name], tolerance, note)
-
-    def exact(self, name: str, ours: Any, recorded: Any = None) -> None:
-        """Compare ids with the recorded tensor `name`, if there is one, or with what the record describes."""
-        if recorded is not None or name in self.topic:
-            recorded = self.topic[name] if recorded is None else recorded
-            self.rows[name] = exact(self.topic.name, name, ours, recorded)
-
-    def finish(self) -> Iterator[Row]:
-        yield from self.rows.values()
-        for name in sorted(self.topic.tensors.keys() - self.rows.keys() - {"forced_tokens"}):
-            yield Row(self.topic.name, name, float("inf"), 0.0, "recorded, but not reproduced by this check")
 
 
 @dataclass
@@ -113,13 +102,10 @@ class _Setup:
     """Of the prompt recording, tokens and mel cut to each other."""
 
     @classmethod
-    def load(cls, folder: ParityFolder, generation: str, topic: Topic) -> _Setup:
+    def load(cls, folder: ParityFolder, generation: str, topic: Topic, load: Load) -> _Setup:
         model_dir = folder.model_dir(generation)
-        model = load_reference_model(model_dir)
         calls = Calls()
-        flow, vocoder = cast(TorchFlowStage, model.stages.flow), cast(TorchVocoderStage, model.stages.vocoder)
-        flow.model = cast(Any, ObservedFlow(flow.model, calls))
-        vocoder.model = cast(Any, ObservedVocoder(vocoder.model, calls))
+        model = load(model_dir, calls)
         options = topic.meta["options"]
         wavs = [name.removeprefix(_DISTINCT) for name in options if name.startswith(_DISTINCT)]
         prompt_wav = next((name for name in wavs if name.startswith("prompt")), PROMPT_WAV)
@@ -193,7 +179,7 @@ class _Setup:
         return model, llm
 
 
-def _frontend(setup: _Setup, report: _Report) -> None:
+def _frontend(setup: _Setup, report: Report) -> None:
     """What is made of the recordings and texts, and what of it each mode uses."""
     features, options = setup.reference, setup.options
     tokens, mel, embedding = features.speech_token, features.mel, features.speaker_embedding
@@ -230,7 +216,7 @@ def _with_length(check_rows: Callable[[str, Any], None], name: str, values: Any)
     check_rows(f"{name}_len", np.asarray([len(values)]))
 
 
-def _conditions(setup: _Setup, report: _Report, mode: str, keys: Sequence[str]) -> None:
+def _conditions(setup: _Setup, report: Report, mode: str, keys: Sequence[str]) -> None:
     """Whether a mode gives the tokens of the reference to the language model, and to the flow."""
     features = setup.reference
     voice = Voice(
@@ -250,7 +236,7 @@ def _conditions(setup: _Setup, report: _Report, mode: str, keys: Sequence[str]) 
 
 def _speech(
     setup: _Setup,
-    report: _Report,
+    report: Report,
     case: str,
     options: dict[str, Any],
     mode: str,
@@ -270,7 +256,7 @@ def _speech(
         joining=_NO_TRIMMING,
     )
     setup.calls.begin(report.topic, case)
-    chunks = list(Session(model, request, Report(seed=0, sample_rate=model.sample_rate)).run())
+    chunks = list(Session(model, request, SpeechReport(seed=0, sample_rate=model.sample_rate)).run())
     flow, hift = setup.calls.flow, setup.calls.hift
 
     if mode != "vc":
@@ -280,12 +266,10 @@ def _speech(
             if recorded is not None:
                 report.exact(f"{case}.llm.{name}", list(ids), recorded.ravel())
     for index, chunk in enumerate(chunks):
-        name = f"{case}.out{index}"
-        note = _own_error(hift, index, len(chunk.samples), report.topic, name)
-        report.compare(name, chunk.samples[None], F0_TOLERANCE, note)
+        _samples(report, f"{case}.out{index}", chunk.samples, hift[index] if index < len(hift) else None)
     for index, call in enumerate(flow):
         report.exact(f"{case}.flow{index}.token", call["token"])
-        report.compare(f"{case}.flow{index}.mel", call["mel"])
+        _new_frames(report, f"{case}.flow{index}.mel", call["mel"], call["first"])
     for index, call in enumerate(hift):
         report.compare(f"{case}.hift{index}.mel", call["mel"])
         report.compare(f"{case}.hift{index}.source", call["source"], F0_TOLERANCE)
@@ -298,12 +282,26 @@ def _speech(
         report.exact("token_hop_len_after_stream", hop, setup.options["token_hop_len_after_stream"])
 
 
-def _own_error(hift: list[dict[str, Any]], index: int, count: int, topic: Topic, name: str) -> str:
-    """How far the samples of a chunk, the last `count` of their call, are from the record with our own mel."""
-    if index >= len(hift) or name not in topic:
-        return ""
-    error = compare(topic.name, name, hift[index]["own"][:, -count:], topic[name]).error
-    return f"{error:.1e} from our own mel"
+def _samples(report: Report, name: str, samples: FloatArray, call: dict[str, Any] | None) -> None:
+    """The row of a chunk: of the samples that were given out, or else of those that the recorded mel gives."""
+    if name not in report.topic:
+        return
+    recorded = report.topic[name]
+    own = compare(report.topic.name, name, samples[None], recorded, F0_TOLERANCE)
+    if own.passed or call is None:
+        report.rows[name] = own
+        return
+    ours = call["samples"][:, call["samples"].shape[1] - len(samples) :]
+    report.compare(name, ours, F0_TOLERANCE, f"{own.error:.1e} from our own mel")
+
+
+def _new_frames(report: Report, name: str, mel: Any, first: int) -> None:
+    """The row of what a call of the flow gave out, the frames of `mel` [1, n_mels, frames] from `first` on."""
+    if name in report.topic:
+        recorded = report.topic[name]
+        # Of another length it is compared whole, which says so.
+        same = mel.shape == recorded.shape
+        report.compare(name, mel[:, :, first if same else 0 :], recorded=recorded[:, :, first if same else 0 :])
 
 
 def _flow_call(call: dict[str, Any]) -> dict[str, Any]:

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from cosyvoice.checkpoint.released import load_state_dict
 from cosyvoice.checkpoint.weights import read_weights
+from cosyvoice.config.bundle import is_bundle, read_bundle
 from cosyvoice.config.model import ModelConfig
-from cosyvoice.config.released import QWEN_DIRECTORY, detect_generation, read_model_config
-from cosyvoice.engine.frontends import PhoneTextFrontend, QwenTextFrontend
+from cosyvoice.config.released import detect_generation, read_model_config
+from cosyvoice.engine.frontends import text_frontend
 from cosyvoice.engine.models import CosyVoice3Model
 from cosyvoice.engine.prompt_encoders import OnnxSpeakerEncoder, OnnxSpeechTokenizer
-from cosyvoice.engine.stages import Stages, TextFrontend
+from cosyvoice.engine.stages import Stages
 from cosyvoice.errors import ConfigError, ModelError
 from cosyvoice.flow.flow import CausalMaskedDiffWithDiT
 from cosyvoice.hifigan.generator import CausalHiFTGenerator
@@ -45,6 +46,12 @@ def load_reference_model(directory: Path, threads: int | None = None, device: st
         raise ConfigError(f"{threads} threads cannot work; use at least 1, or leave it out for all cores")
     place = _device(device)
     released = detect_generation(directory) is not None
+    bundle = read_bundle(directory) if is_bundle(directory) else None
+    if bundle is not None and not bundle.float_weights:
+        raise ModelError(
+            f"{directory} is quantised to {bundle.precision}, which the native engine alone can run; "
+            "leave out backend='reference', or load the model that it was converted from"
+        )
     extension = ".pt" if released else ".safetensors"
     llm = CosyVoice3LM(config.llm, config.end_of_prompt_id)
     flow = CausalMaskedDiffWithDiT(config.flow)
@@ -53,14 +60,17 @@ def load_reference_model(directory: Path, threads: int | None = None, device: st
     for name, network in networks:
         path = directory / f"{name}{extension}"
         weights = load_state_dict(path) if released else read_weights(path)[0]
+        if network is hift and not has_weight_norm(weights):
+            hift.remove_weight_norm()
         load_strictly(network, weights, path)
         network.requires_grad_(False).to(place)
     tokenizer = f"speech_tokenizer_{config.generation}.onnx" if released else "speech_tokenizer.onnx"
+    noise = _source_noise(config, released or (bundle is not None and bundle.released))
     stages = Stages(
-        text=_text_frontend(config, directory),
+        text=text_frontend(config, directory),
         llm=TorchLLMStage(llm, threads),
         flow=TorchFlowStage(flow, threads),
-        vocoder=TorchVocoderStage(hift, _source_noise(config, released), threads),
+        vocoder=TorchVocoderStage(hift, noise, threads),
         speech_tokenizer=OnnxSpeechTokenizer(directory / tokenizer, threads),
         speaker_encoder=OnnxSpeakerEncoder(directory / "campplus.onnx", threads),
         description={
@@ -70,6 +80,11 @@ def load_reference_model(directory: Path, threads: int | None = None, device: st
         },
     )
     return CosyVoice3Model(config, stages)
+
+
+def has_weight_norm(weights: Mapping[str, Tensor]) -> bool:
+    """Whether the vocoder's weights are kept as magnitude and direction; those of a bundle are folded."""
+    return "conv_pre.parametrizations.weight.original0" in weights
 
 
 def load_strictly(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -91,12 +106,6 @@ def load_strictly(network: nn.Module, weights: Mapping[str, Tensor], path: Path)
                 f"{tuple(expected[name].shape)}; copy the complete model directory"
             )
     network.load_state_dict(kept, strict=False)
-
-
-def _text_frontend(config: ModelConfig, directory: Path) -> TextFrontend:
-    if config.tokenizer == "phones":
-        return PhoneTextFrontend()
-    return QwenTextFrontend(directory / QWEN_DIRECTORY)
 
 
 def _source_noise(config: ModelConfig, released: bool) -> SourceNoise:

@@ -1,4 +1,4 @@
-"""Puts the trained networks together as a model directory: one `config.json`, half-precision weights, ONNX encoders.
+"""Puts the trained networks together as a bundle: one `config.json`, half-precision weights, graphs, ONNX encoders.
 
 The directory is made beside its place and moved there as a whole. Networks that do not know each other are
 refused: a language model that learned the tokens of another tokenizer would speak noise without a single
@@ -17,6 +17,7 @@ from torch import nn
 from cosyvoice.checkpoint.weights import write_weights
 from cosyvoice.config.model import MelConfig, ModelConfig
 from cosyvoice.errors import ConfigError, OutputError
+from cosyvoice.export.bundle import write_graphs
 from cosyvoice.export.prompt_encoders import export_speaker_encoder, export_speech_tokenizer
 from cosyvoice.training.flow import load_flow
 from cosyvoice.training.llm import load_llm
@@ -45,9 +46,13 @@ WRITTEN = (
     "llm.safetensors",
     "flow.safetensors",
     "hift.safetensors",
-    "speech_tokenizer.safetensors",
     "speech_tokenizer.onnx",
     "campplus.onnx",
+    "llm.onnx",
+    "flow.onnx",
+    "flow_half_cache.onnx",
+    "vocoder.onnx",
+    "bundle.json",
 )
 """What `assemble` writes; anything else in a model directory (voices, a model card) belongs to its owner."""
 
@@ -128,20 +133,21 @@ def _write_model(runs: Path, folder: Path, config: ModelConfig) -> None:
         metadata = {"stage": stage, "step": step, "settings": settings.model_dump_json()}
         write_weights(folder / file, network.state_dict(), metadata)
 
-    tokenizer_settings = read_settings(runs, "tokenizer", TokenizerSettings)
     llm_settings = read_settings(runs, "llm", LLMSettings)
     flow_settings = read_settings(runs, "flow", FlowSettings)
     vocoder_settings = read_settings(runs, "vocoder", VocoderSettings)
-    tokenizer = load_tokenizer(runs / "tokenizer", tokenizer_settings)
+    tokenizer = load_tokenizer(runs / "tokenizer", read_settings(runs, "tokenizer", TokenizerSettings))
     speaker = load_speaker_encoder(runs / "speaker", read_settings(runs, "speaker", SpeakerSettings))
     (folder / "config.json").write_text(config.model_dump_json(indent=1) + "\n")
     # The tied output head of the text model stays in the file: readers load strictly.
     write("llm.safetensors", "llm", load_llm(runs / "llm", llm_settings), llm_settings)
     write("flow.safetensors", "flow", load_flow(runs / "flow", flow_settings), flow_settings)
-    write("hift.safetensors", "vocoder", load_vocoder(runs / "vocoder", vocoder_settings), vocoder_settings)
-    write("speech_tokenizer.safetensors", "tokenizer", tokenizer, tokenizer_settings)
+    vocoder = load_vocoder(runs / "vocoder", vocoder_settings)
+    vocoder.remove_weight_norm()
+    write("hift.safetensors", "vocoder", vocoder, vocoder_settings)
     export_speech_tokenizer(tokenizer, folder / "speech_tokenizer.onnx")
     export_speaker_encoder(speaker, folder / "campplus.onnx")
+    write_graphs(folder)
 
 
 def _move(fresh: Path, out: Path, old: Path) -> None:

@@ -29,6 +29,10 @@ NAMES = {
 """What the presets are called, by base voice. The other base voices are for variety in training only."""
 SHORTEST, LONGEST = 3.0, 5.0
 """Seconds of a preset's reference: enough for the voice, and little for every request to attend to."""
+CHUNK_SECONDS = 1.0
+"""Speech of an attention chunk of the flow. The first chunk of a stream also fills up the last one of the reference,
+so a reference that nearly fills it lets a stream begin at once."""
+LEAST_FILLED = 0.86
 CANDIDATES = 24
 
 
@@ -45,11 +49,16 @@ def choose_reference(recogniser: SpeechTokenizer, store: FeatureStore, voice: Ba
     fitting = [
         i
         for i in store.split("train")
-        if store.utterances[i].speaker == voice.name and SHORTEST <= store.utterances[i].seconds <= LONGEST
+        if store.utterances[i].speaker == voice.name and _fits(store.utterances[i].seconds)
     ]
     if not fitting:
-        raise ConfigError(f"the corpus has no utterance of {voice.name!r} that lasts {SHORTEST:g} to {LONGEST:g} s")
+        length = f"{SHORTEST:g} to {LONGEST:g} s"
+        raise ConfigError(f"the corpus has no utterance of {voice.name!r} of a suitable length ({length})")
     return min(fitting[:CANDIDATES], key=lambda i: _phone_errors(recogniser, store, i))
+
+
+def _fits(seconds: float) -> bool:
+    return SHORTEST <= seconds <= LONGEST and seconds % CHUNK_SECONDS >= LEAST_FILLED * CHUNK_SECONDS
 
 
 def make_presets(model_dir: Path, recogniser: SpeechTokenizer, corpus: Path) -> list[Path]:

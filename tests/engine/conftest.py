@@ -120,8 +120,8 @@ def fake_config(**changes: object) -> ModelConfig:
     return ModelConfig(**{**defaults, **changes})
 
 
-@pytest.fixture
-def make_fake():  # type: ignore[no-untyped-def]
+@pytest.fixture(params=[False, True], ids=["in-turn", "concurrent"])
+def make_fake(request):  # type: ignore[no-untyped-def]
     """Builds a `FakeModel` that says the scripts given, attempt by attempt."""
 
     def make(*scripts: Sequence[int], **changes: object) -> FakeModel:
@@ -133,6 +133,7 @@ def make_fake():  # type: ignore[no-untyped-def]
             vocoder=vocoder,
             speech_tokenizer=lambda samples: np.arange(len(samples) // 640, dtype=np.int32),
             speaker_encoder=lambda samples: np.ones(192, np.float32),
+            concurrent=request.param,
         )
         return FakeModel(CosyVoice3Model(fake_config(**changes), stages), llm, flow, vocoder)
 

@@ -181,7 +181,8 @@ def test_an_abandoned_stream_gives_its_state_back(make_fake: Any) -> None:
     next(stream)
     stream.close()
     assert fake.llm.released == 1
-    assert fake.llm.steps < 60
+    # Run ahead, the language model may have said everything by then.
+    assert fake.llm.steps < 60 or fake.model.stages.concurrent
     stream = SpeechStream(session(fake, streaming=STREAM))
     next(stream)
     del stream

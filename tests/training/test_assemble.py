@@ -9,12 +9,10 @@ from cosyvoice.checkpoint.weights import read_weights
 from cosyvoice.config.released import read_model_config
 from cosyvoice.engine.prompt_encoders import OnnxSpeakerEncoder, OnnxSpeechTokenizer
 from cosyvoice.errors import ConfigError, OutputError
-from cosyvoice.reference.loading import load_reference_model, load_strictly
-from cosyvoice.speech_tokenizer.model import SpeechTokenizer
+from cosyvoice.reference.loading import load_reference_model
 from cosyvoice.training import assemble as assembly
 from cosyvoice.training.assemble import WRITTEN, assemble
 from cosyvoice.training.loop import load_averaged
-from cosyvoice.training.settings import TokenizerSettings
 
 
 @pytest.fixture
@@ -56,14 +54,6 @@ def test_weights_are_the_averaged_ones_in_half_precision(finished_runs, tmp_path
         assert value.dtype == (torch.float16 if averaged[key].is_floating_point() else averaged[key].dtype)
         assert torch.equal(value, averaged[key].to(value.dtype))
     assert (metadata["stage"], metadata["step"]) == ("flow", "3")
-
-
-def test_the_recogniser_is_complete_with_its_settings(finished_runs, tmp_path, quick_export):
-    assemble(finished_runs, tmp_path / "tiny", "tiny")
-    path = tmp_path / "tiny" / "speech_tokenizer.safetensors"
-    weights, metadata = read_weights(path)
-    settings = TokenizerSettings.parse(json.loads(metadata["settings"]))
-    load_strictly(SpeechTokenizer(settings.model), weights, path)
 
 
 def test_a_full_folder_is_refused_unless_it_may_be_overwritten(finished_runs, tmp_path, quick_export):

@@ -11,7 +11,7 @@ from cosyvoice.training.features import Utterance
 VOICE = next(voice for voice in BASE_VOICES if voice.name == "rms")
 
 
-def utterance(number: int, speaker: str = "rms", seconds: float = 4.0) -> Utterance:
+def utterance(number: int, speaker: str = "rms", seconds: float = 3.9) -> Utterance:
     phones = ("pau", "AA1", "T", "S", "pau")
     return Utterance(f"u{number}", "train", speaker, "rms", "Ats.", phones[1:4], phones, (1.0,) * 5, seconds)
 
@@ -46,7 +46,8 @@ def test_the_reference_is_the_utterance_that_is_heard_best():
 
 
 def test_warped_speakers_and_other_lengths_are_no_references():
-    store = Store(utterance(0, speaker="train-0000-rms"), utterance(1, seconds=9.0), utterance(2, seconds=1.0))
+    lengths = [utterance(i, seconds=seconds) for i, seconds in enumerate((9.0, 1.9, 4.1))]
+    store = Store(*lengths, utterance(3, speaker="train-0000-rms"))
     with pytest.raises(ConfigError, match="no utterance of 'rms'"):
         presets.choose_reference(Recogniser(0), store, VOICE)
 

@@ -1,0 +1,263 @@
+"""`cosyvoice convert`: a model directory, released or our own, becomes a bundle for the native engine.
+
+A bundle holds every weight once, in safetensors files that the graphs beside them point into. It is made
+beside its place and moved there as a whole, so an interrupted conversion leaves nothing behind. Before that it
+is run next to the reference, and what the conversion costs in quality is written into its record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from cosyvoice import __version__
+from cosyvoice.checkpoint.released import load_state_dict
+from cosyvoice.checkpoint.weights import read_weights
+from cosyvoice.config.bundle import BUNDLE_FILE, PRECISIONS, Bundle, Precision, is_bundle, read_bundle
+from cosyvoice.config.model import ModelConfig
+from cosyvoice.config.released import QWEN_DIRECTORY, detect_generation, read_model_config
+from cosyvoice.errors import ConfigError, ModelError, OutputError
+from cosyvoice.export.flow_graph import build_flow, quantise_flow
+from cosyvoice.export.graph import TensorFile
+from cosyvoice.export.llm_graph import build_llm, quantise_llm
+from cosyvoice.export.quality import compare_stages
+from cosyvoice.export.vocoder_graph import build_vocoder, fold_weight_norm
+from cosyvoice.native.loading import load_native_model
+from cosyvoice.reference.loading import load_reference_model
+from cosyvoice.voice.store import VoiceStore
+
+Arrays = Mapping[str, NDArray[Any]]
+Progress = Callable[[str], None]
+"""Called with what is done next."""
+NETWORKS = ("llm", "flow", "hift")
+TOKENIZER_FILE, ENCODER_FILE = "speech_tokenizer.onnx", "campplus.onnx"
+KEPT = ("README.md",)
+"""Files of our own directories that a bundle takes along where there are any."""
+FLOW_PRECISION = {"fp32": "fp32", "int8": "int8", "int4": "int8", "mixed": "fp32"}
+"""The flow multiplies hundreds of frames at a time, so four bits would save it memory only, at the highest cost."""
+_UNUSED = "llm.model.lm_head.weight"
+"""The output head of the text model, which speech never passes."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model directory to be converted."""
+
+    directory: Path
+    config: ModelConfig
+    released: bool
+
+    @classmethod
+    def open(cls, directory: Path) -> Source:
+        """Raises `ModelError` for a directory without a model, and for a bundle whose weights are no numbers."""
+        config = read_model_config(directory)
+        if is_bundle(directory) and not read_bundle(directory).float_weights:
+            raise ModelError(f"{directory} is quantised already; convert the model that it was made from")
+        released = detect_generation(directory) is not None
+        if is_bundle(directory):
+            released = read_bundle(directory).released
+        return cls(directory, config, released)
+
+    @property
+    def _pickled(self) -> bool:
+        return detect_generation(self.directory) is not None
+
+    def path(self, network: str) -> Path:
+        """The file of a network's weights."""
+        return self.directory / f"{network}{'.pt' if self._pickled else '.safetensors'}"
+
+    def weights(self, network: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+        """Weights of `llm`, `flow` or `hift` in the type of the file, and what the file says of them."""
+        path = self.path(network)
+        tensors, metadata = (load_state_dict(path), {}) if self._pickled else read_weights(path, dtype=None)
+        return {name: tensor.numpy() for name, tensor in tensors.items() if name != _UNUSED}, metadata
+
+    @property
+    def speech_tokenizer(self) -> Path:
+        name = f"speech_tokenizer_{self.config.generation}.onnx" if self._pickled else TOKENIZER_FILE
+        return self.directory / name
+
+
+def convert(
+    source: Path,
+    out: Path,
+    precision: Precision = "fp32",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    measure: bool = True,
+) -> Bundle:
+    """Make the bundle `out` from the model directory `source`, and measure what that costs in quality.
+
+    Args:
+        source: a released directory, one of our own, or a bundle in single precision.
+        out: a directory that does not exist or is empty.
+        precision: `fp32` keeps the weights; `int8` and `int4` quantise the linear layers of the language model to
+            so many bits and those of the flow to 8; `mixed` quantises the language model only, its feed-forward
+            layers to 4 bits and the rest to 8. The vocoder always stays in single precision.
+        overwrite: replace a bundle in `out`.
+        progress: told what is done next.
+        measure: without it the bundle is not run, and its record says nothing of its quality.
+
+    Raises:
+        ConfigError: no such precision.
+        ModelError: the source is incomplete or damaged.
+        OutputError: `out` holds files, or cannot be written.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f"no precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
+    source, out = Path(source), Path(out)
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (overwrite and is_bundle(out)))):
+        raise OutputError(f"{out} is not an empty directory; choose another one")
+    opened = Source.open(source)
+    say = progress or (lambda stage: None)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written ({error.strerror}); choose another directory") from None
+    try:
+        fresh = temporary / "new"
+        fresh.mkdir()
+        _copy_frontend(opened, fresh)
+        for network in NETWORKS:
+            say(f"converting {network}")
+            _write_network(opened, network, precision, fresh)
+        record = _record(opened, precision, fresh)
+        _write_record(record, fresh)
+        if measure:
+            say("measuring quality")
+            record = record.model_copy(update={"quality": _quality(opened, fresh)})
+            _write_record(record, fresh)
+        _move(fresh, out, temporary / "old")
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written ({error.strerror or error}); is the disk full?") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return record
+
+
+def write_graphs(directory: Path) -> Bundle:
+    """Make a bundle of our own model directory in its place: graphs and a record beside the weights it holds.
+
+    The weight norms of the vocoder must be folded already. For directories that are not in use yet. Raises
+    `ModelError` for weights that do not fit their configuration.
+    """
+    source = Source.open(directory)
+    for network in NETWORKS:
+        _write_graph(source.config, network, directory)
+    record = _record(source, "fp32", directory)
+    _write_record(record, directory)
+    return record
+
+
+def _write_network(source: Source, network: str, precision: Precision, out: Path) -> None:
+    """Weights and graph of one network."""
+    weights, metadata = source.weights(network)
+    if network == "hift":
+        # The phase of the source sums F0 up over the utterance, so a released F0 predictor keeps every digit.
+        exact = ("f0_predictor.",) if source.config.hift.f0_in_float64 else ()
+        weights = fold_weight_norm(weights, keep=exact)
+    elif precision != "fp32":
+        if network == "llm":
+            weights = quantise_llm(weights, precision)
+        elif FLOW_PRECISION[precision] != "fp32":
+            weights = quantise_flow(weights, FLOW_PRECISION[precision])
+        weights = {name: _halved(array) for name, array in weights.items()}
+    path = out / f"{network}.safetensors"
+    save_file({name: np.ascontiguousarray(array) for name, array in weights.items()}, path, metadata)
+    # The library writes files that only their owner may read; weights are shared like any other file.
+    path.chmod(0o644)
+    _write_graph(source.config, network, out)
+
+
+def _write_graph(config: ModelConfig, network: str, out: Path) -> None:
+    """The graph of one network, beside its weights in `out`."""
+    tensors = TensorFile(out / f"{network}.safetensors")
+    if network == "llm":
+        build_llm(tensors, config.llm, out)
+    elif network == "flow":
+        build_flow(tensors, config.flow, out)
+    else:
+        build_vocoder(tensors, config.hift, out)
+
+
+def _halved(array: NDArray[Any]) -> NDArray[Any]:
+    """Large tables in half precision: they are looked up row by row, and the file is mapped, not read."""
+    half = array.dtype == np.float32 and array.ndim == 2 and array.size >= 1 << 16
+    return array.astype(np.float16) if half else array
+
+
+def _copy_frontend(source: Source, out: Path) -> None:
+    """Configuration, tokenizers, prompt encoders and voices."""
+    config_text = source.config.model_dump_json(indent=1) + "\n"
+    (out / "config.json").write_text(config_text, encoding="utf-8")
+    for file, name in ((source.speech_tokenizer, TOKENIZER_FILE), (source.directory / ENCODER_FILE, ENCODER_FILE)):
+        if not file.is_file():
+            raise ModelError(f"{file} is missing; copy the complete model directory")
+        shutil.copyfile(file, out / name)
+    for name in KEPT:
+        if (source.directory / name).is_file():
+            shutil.copyfile(source.directory / name, out / name)
+    if source.config.tokenizer == "qwen2":
+        qwen = source.directory / QWEN_DIRECTORY
+        weights = shutil.ignore_patterns("*.safetensors", "*.bin", "*.pt")
+        shutil.copytree(qwen, out / QWEN_DIRECTORY, ignore=weights)
+    if (source.directory / "voices").is_dir():
+        shutil.copytree(source.directory / "voices", out / "voices")
+
+
+def _record(source: Source, precision: Precision, out: Path) -> Bundle:
+    graphs = sorted(path.name for path in out.glob("*.onnx"))
+    files = ["config.json", *graphs, *(f"{network}.safetensors" for network in NETWORKS)]
+    return Bundle(
+        precision=precision,
+        stages={"llm": precision, "flow": FLOW_PRECISION[precision], "vocoder": "fp32"},
+        source=source.directory.resolve().name,
+        source_digest={source.path(n).name: _digest(source.path(n)) for n in NETWORKS},
+        made_by=__version__,
+        released=source.released,
+        files={name: (out / name).stat().st_size for name in files},
+    )
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _write_record(record: Bundle, out: Path) -> None:
+    (out / BUNDLE_FILE).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def _quality(source: Source, fresh: Path) -> dict[str, float]:
+    """Distances of the bundle from the reference on the source."""
+    store = VoiceStore(presets=source.directory / "voices")
+    names = store.preset_names()
+    voice = store.get(names[0]) if names else None
+    expected, stages = load_reference_model(source.directory).stages, load_native_model(fresh).stages
+    measured = compare_stages(expected, stages, source.config, voice)
+    return {name: float(f"{value:.3g}") for name, value in measured.items()}
+
+
+def _move(fresh: Path, out: Path, old: Path) -> None:
+    if out.exists():
+        out.rename(old)
+    fresh.chmod(0o755)
+    try:
+        fresh.rename(out)
+    except OSError:
+        if old.exists() and not out.exists():
+            old.rename(out)
+        raise

@@ -1,0 +1,201 @@
+"""The speech language model as one ONNX graph, and which of its tensors are quantised.
+
+The graph has fused attention whose key-value buffers the caller owns: each run writes its rows into them in place,
+so nothing is copied from step to step. Rows come in as embeddings; of each sequence only the last row passes through
+the output head, which is as wide as the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from cosyvoice.config.model import LLMConfig
+from cosyvoice.errors import ConfigError
+from cosyvoice.export.graph import MICROSOFT, GraphBuilder, TensorFile
+from cosyvoice.export.quantise import quantise_linear, quantised_format
+
+INT8_ACCURACY = 4
+"""The level of MatMulNBits at which inputs are quantised to eight bits as well; all others are many times slower."""
+HEAD = "llm_decoder"
+ROTARY_MULTIPLE = 16
+"""The fused attention turns heads of a multiple of this width; those of others are turned before it."""
+_FORMATS: dict[str, dict[str, tuple[int, int]]] = {
+    "int8": {"self_attn": (8, 128), "mlp": (8, 128), "head": (8, 128)},
+    "int4": {"self_attn": (4, 32), "mlp": (4, 32), "head": (4, 32)},
+    "mixed": {"self_attn": (8, 128), "mlp": (4, 32), "head": (8, 128)},
+}
+"""Bits and block of each part of the network."""
+
+
+def quantised_part(name: str) -> str | None:
+    """The part of the network that a tensor of its state dict belongs to, None for one that stays as it is."""
+    if name == f"{HEAD}.weight":
+        return "head"
+    if name.endswith("_proj.weight"):
+        return "mlp" if ".mlp." in name else "self_attn"
+    return None
+
+
+def quantise_llm(weights: Mapping[str, NDArray[Any]], precision: str) -> dict[str, NDArray[Any]]:
+    """`weights` with the matrices of linear layers quantised; embeddings, norms and biases stay as they are.
+
+    `NAME` [out, in] becomes `NAME.q` [out, blocks, bytes] and `NAME.scales` [out, blocks]. `precision` is "int8",
+    "int4", or "mixed": four bits for the feed-forward layers, which hold most of the weights, eight for the rest.
+
+    Raises `ConfigError` for another precision.
+    """
+    if precision not in _FORMATS:
+        raise ConfigError(f"a language model cannot be quantised to {precision!r}; choose one of {sorted(_FORMATS)}")
+    result: dict[str, NDArray[Any]] = {}
+    for name, tensor in weights.items():
+        part = quantised_part(name)
+        if part is None:
+            result[name] = tensor
+            continue
+        bits, block = _FORMATS[precision][part]
+        result[f"{name}.q"], result[f"{name}.scales"] = quantise_linear(tensor, bits, block)
+    return result
+
+
+def build_llm(tensors: TensorFile, config: LLMConfig, directory: Path, name: str = "llm.onnx") -> Path:
+    """Write the graph of the decoder beside its weights; returns its path.
+
+    Inputs, for sequences of `batch` and `rows` new positions each:
+        embeddings [batch, rows, channels]; seqlens_k [batch] int32: positions of each sequence after this run, less
+        one; total_sequence_length int32 scalar: the most of them, less nothing; last [batch] int64: the row of each
+        sequence that the output is asked for; cos_cache and sin_cache [positions, head_dim / 2]; past_key_I and
+        past_value_I [batch, kv_heads, capacity, head_dim] of each layer I.
+    Outputs:
+        log_probs [batch, outputs]; present_key_I and present_value_I, to be bound to the buffers of the past.
+
+    With `rows` > 1 on sequences that are not empty, `batch` must be 1, a limit of the fused attention.
+    Raises `ModelError` for tensors that do not fit `config`.
+    """
+    graph = _LLMGraph(tensors, config)
+    path = Path(directory) / name
+    graph.write(path)
+    return path
+
+
+class _LLMGraph:
+    """Adds the decoder to a graph, layer by layer."""
+
+    def __init__(self, tensors: TensorFile, config: LLMConfig) -> None:
+        self._graph = GraphBuilder("llm", tensors)
+        self._tensors, self._config, self._qwen = tensors, config, config.qwen
+        self._head_dim = self._qwen.hidden_size // self._qwen.num_heads
+
+    def write(self, path: Path) -> None:
+        graph, width = self._graph, self._qwen.hidden_size
+        stream = graph.input("embeddings", ["batch", "rows", width])
+        graph.input("seqlens_k", ["batch"], TensorProto.INT32)
+        graph.input("total_sequence_length", [], TensorProto.INT32)
+        last = graph.input("last", ["batch"], TensorProto.INT64)
+        for table in ("cos_cache", "sin_cache"):
+            graph.input(table, ["positions", self._head_dim // 2])
+        self._positions = self._rotated_apart() if self._head_dim % ROTARY_MULTIPLE else ""
+        added = ""
+        for index in range(self._qwen.num_layers):
+            layer = f"llm.model.model.layers.{index}"
+            normed, stream = self._add_and_norm(stream, added, f"{layer}.input_layernorm")
+            added = self._attention(normed, f"{layer}.self_attn", index)
+            normed, stream = self._add_and_norm(stream, added, f"{layer}.post_attention_layernorm")
+            added = self._feed_forward(normed, f"{layer}.mlp")
+        # Only the rows that are asked for go on.
+        indices = graph.node("Unsqueeze", last, graph.ints(1))
+        stream = graph.node("GatherND", graph.add(stream, added), indices, batch_dims=1)
+        normed, _ = self._add_and_norm(stream, "", "llm.model.model.norm")
+        outputs = self._config.speech_token_size + self._config.speech_extra_tokens
+        logits = self._linear(normed, HEAD, width)
+        graph.node("LogSoftmax", logits, names=["log_probs"], axis=-1)
+        graph.output_as("log_probs", ["batch", outputs])
+        graph.save(path)
+
+    def _rotated_apart(self) -> str:
+        """Positions [batch, rows] of the new rows: the last row is at `seqlens_k`."""
+        graph = self._graph
+        rows = graph.node("Squeeze", graph.node("Shape", "embeddings", start=1, end=2))
+        one = graph.constant(1, np.int64)
+        back = graph.node("Range", graph.node("Sub", one, rows), one, one)
+        ends = graph.node("Unsqueeze", graph.node("Cast", "seqlens_k", to=TensorProto.INT64), graph.ints(1))
+        return graph.add(ends, back)
+
+    def _add_and_norm(self, stream: str, added: str, norm: str) -> tuple[str, str]:
+        """RMSNorm of `stream` + `added`, and the sum itself."""
+        scale = self._graph.weight(f"{norm}.weight")
+        epsilon = self._qwen.rms_norm_eps
+        if not added:
+            normed = self._graph.node("SimplifiedLayerNormalization", stream, scale, epsilon=epsilon, axis=-1)
+            return normed, stream
+        # The outputs between are the mean, which this norm has not, and the deviation.
+        names = [f"{norm}.output", "", "", f"{norm}.sum"]
+        self._graph.node(
+            "SkipSimplifiedLayerNormalization", stream, added, scale, domain=MICROSOFT, names=names, epsilon=epsilon
+        )
+        return names[0], names[3]
+
+    def _attention(self, x: str, layer: str, index: int) -> str:
+        width, qwen, graph = self._qwen.hidden_size, self._qwen, self._graph
+        query, key, value = (self._linear(x, f"{layer}.{part}_proj", width) for part in "qkv")
+        caches = ("cos_cache", "sin_cache")
+        if self._positions:
+            query, key = (
+                graph.node("RotaryEmbedding", projected, self._positions, *caches, domain=MICROSOFT)
+                for projected in (query, key)
+            )
+        shape: list[int | str] = ["batch", qwen.num_kv_heads, "capacity", self._head_dim]
+        past = [graph.input(f"past_{kind}_{index}", shape) for kind in ("key", "value")]
+        present = [f"present_{kind}_{index}" for kind in ("key", "value")]
+        mixed = f"{layer}.mixed"
+        graph.node(
+            "GroupQueryAttention",
+            *(query, key, value, *past, "seqlens_k", "total_sequence_length"),
+            *(() if self._positions else caches),
+            domain=MICROSOFT,
+            names=[mixed, *present],
+            num_heads=qwen.num_heads,
+            kv_num_heads=qwen.num_kv_heads,
+            do_rotary=0 if self._positions else 1,
+            rotary_interleaved=0,
+        )
+        for name in present:
+            graph.output_as(name, shape)
+        return self._linear(mixed, f"{layer}.o_proj", width)
+
+    def _feed_forward(self, x: str, layer: str) -> str:
+        width, inner = self._qwen.hidden_size, self._qwen.intermediate_size
+        gate = self._linear(x, f"{layer}.gate_proj", width)
+        # x * sigmoid(x) in one operation.
+        gate = self._graph.node("QuickGelu", gate, domain=MICROSOFT, alpha=1.0)
+        return self._linear(
+            self._graph.multiply(gate, self._linear(x, f"{layer}.up_proj", width)), f"{layer}.down_proj", inner
+        )
+
+    def _linear(self, x: str, layer: str, inputs: int) -> str:
+        """A linear layer in the precision in which the file holds it, with its bias if it has one."""
+        weight, bias = f"{layer}.weight", f"{layer}.bias"
+        has_bias = bias in self._tensors
+        if f"{weight}.q" not in self._tensors:
+            product = self._graph.node("FusedMatMul", x, self._graph.weight(weight), domain=MICROSOFT, transB=1)
+            return self._graph.add(product, self._graph.weight(bias)) if has_bias else product
+        shape = self._tensors.shape(f"{weight}.q")
+        bits, block = quantised_format(shape, inputs)
+        operands = [x, self._graph.raw(f"{weight}.q"), self._graph.weight(f"{weight}.scales")]
+        if has_bias:
+            operands += ["", "", self._graph.weight(bias)]
+        return self._graph.node(
+            "MatMulNBits",
+            *operands,
+            domain=MICROSOFT,
+            K=inputs,
+            N=shape[0],
+            bits=bits,
+            block_size=block,
+            accuracy_level=INT8_ACCURACY,
+        )

@@ -1,0 +1,237 @@
+"""The vocoder as a graph that continues an utterance: new mel frames in, the samples they complete out.
+
+Every convolution sees the past only, so its memory is its last inputs. Each has an input of the graph for the
+memory, put in front of what is new, and an output for the next one; an utterance begins with zeros, which is
+what the reference pads. One graph serves the start, the middle and the end: `first` tells the start, where the
+transform has one frame more than hops, and the end is told by nothing but the mel that the caller appends.
+
+Upsampling repeats each frame, so several taps of the convolution behind it meet the same frame. The graph adds
+such taps up beforehand, when it is loaded, and so computes every sample between two frames at the lower rate.
+
+Inside, signals are images one pixel high: ONNX Runtime has its fastest convolution for images only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from cosyvoice.config.model import HiFTConfig
+from cosyvoice.errors import ConfigError
+from cosyvoice.export.graph import GraphBuilder, TensorFile
+from cosyvoice.hifigan.generator import LAST_SLOPE
+from cosyvoice.hifigan.spectrum import MAX_MAGNITUDE
+from cosyvoice.native.f0_predictor import WEIGHT_NORM_NAMES, normalised_weight
+from cosyvoice.native.vocoder import GRAPH_NAME
+
+ALPHA_GUARD = 1e-9
+"""What the Snake activation adds to alpha before it divides by it."""
+TIME = 3
+"""Axis of time in [batch, channels, 1, time]."""
+END = np.iinfo(np.int64).max
+
+
+def fold_weight_norm(weights: Mapping[str, NDArray[Any]], keep: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
+    """`weights` with every weight norm replaced by the weight it stands for, under the name `X.weight`.
+
+    Both spellings are known, `X.weight_g` with `X.weight_v` and PyTorch's parametrizations. The arithmetic is
+    double precision, the result has the type of the direction. Layers whose name starts with one of `keep`
+    stay as they are: an F0 predictor that runs in double precision needs weights that were not rounded.
+    """
+    folded: dict[str, NDArray[Any]] = {}
+    for name, value in weights.items():
+        if name.startswith(keep):
+            folded[name] = value
+            continue
+        for gain, direction in WEIGHT_NORM_NAMES:
+            layer = name.removesuffix(f".{direction}")
+            if layer != name:
+                weight = normalised_weight(weights[f"{layer}.{gain}"], value)
+                folded[f"{layer}.weight"] = weight.astype(value.dtype)
+                break
+            if name.endswith(f".{gain}"):
+                break
+        else:
+            folded[name] = value
+    return folded
+
+
+def build_vocoder(tensors: TensorFile, config: HiFTConfig, directory: Path) -> None:
+    """Write the graph into `directory`, beside the file of `tensors` (weight norms folded).
+
+    Inputs: `mel` [1, in_channels, frames + conv_pre_look_right]; `spectrum` [1, n_fft + 2, frames * rate], where
+    rate is the product of the upsampling rates, with one frame more at the start; `first` int64 [1], 1 at the
+    start and 0 later; a memory for each convolution under the convolution's name. Outputs: `samples`
+    [1, 1, time], windowed and overlapped but not divided by the windows' sum; each memory as `NAME.next`.
+
+    Raises `ConfigError` for a geometry that cannot be continued from chunk to chunk.
+    """
+    check_geometry(config)
+    _VocoderGraph(tensors, config).save(Path(directory) / GRAPH_NAME)
+
+
+def check_geometry(config: HiFTConfig) -> None:
+    """Refuse what the vocoder cannot compute chunk by chunk (`ConfigError`)."""
+    n_fft, hop = config.istft_n_fft, config.istft_hop
+    if n_fft % 2 or not hop <= n_fft < 2 * hop * math.prod(config.upsample_rates):
+        raise ConfigError(
+            f"hift.istft_n_fft is {n_fft}; chunks need an even one, at least istft_hop and below two mel hops"
+        )
+    if config.conv_pre_look_right < 1:
+        raise ConfigError("hift.conv_pre_look_right is 0; chunks need at least 1 frame for the edge of the transform")
+
+
+class _VocoderGraph:
+    """Builds the network from its first convolution to its samples."""
+
+    def __init__(self, tensors: TensorFile, config: HiFTConfig) -> None:
+        self.config = config
+        self.graph = GraphBuilder("vocoder", tensors)
+
+    def save(self, path: Path) -> None:
+        graph, config = self.graph, self.config
+        bins = config.istft_n_fft + 2
+        mel = graph.input("mel", [1, config.in_channels, "mel_frames"])
+        spectrum = graph.input("spectrum", [1, bins, "spectrum_frames"])
+        first = graph.input("first", [1], TensorProto.INT64)
+        x = self._convolve("conv_pre", graph.node("Unsqueeze", mel, graph.ints(2)))
+        spectrum = graph.node("Unsqueeze", spectrum, graph.ints(2))
+        stages = len(config.upsample_rates)
+        for stage in range(stages):
+            x = self._upsample(stage, graph.node("LeakyRelu", x, alpha=config.lrelu_slope))
+            if stage == stages - 1:
+                x = self._reflect_first(x, first)
+            x = self._stage(stage, x, self._downsample(stage, spectrum, first))
+        head = self._causal("conv_post", graph.node("LeakyRelu", x, alpha=LAST_SLOPE), 7)
+        graph.output(self._inverse(head), "samples", [1, 1, "time"])
+        graph.save(path)
+
+    def _memory(self, name: str, x: str, channels: int, length: int) -> str:
+        """`x` behind the memory of the layer `name`, whose next memory is the end of both."""
+        if length == 0:
+            return x
+        graph = self.graph
+        memory = graph.input(name, [1, channels, 1, length])
+        x = graph.concat(memory, x, axis=TIME)
+        graph.output(graph.slice(x, -length, END, axis=TIME), f"{name}.next", [1, channels, 1, length])
+        return x
+
+    def _convolve(self, name: str, x: str, dilation: int = 1, stride: int = 1) -> str:
+        """Convolution with the weights of the layer `name`, without padding."""
+        graph = self.graph
+        weight = graph.node("Unsqueeze", graph.weight(f"{name}.weight"), graph.ints(2))
+        bias = graph.weight(f"{name}.bias")
+        return str(graph.node("Conv", x, weight, bias, dilations=[1, dilation], strides=[1, stride]))
+
+    def _causal(self, name: str, x: str, kernel: int, dilation: int = 1) -> str:
+        inputs = self.graph.tensors.shape(f"{name}.weight")[1]
+        return self._convolve(name, self._memory(name, x, inputs, dilation * (kernel - 1)), dilation)
+
+    def _upsample(self, stage: int, x: str) -> str:
+        graph, name, rate = self.graph, f"ups.{stage}", self.config.upsample_rates[stage]
+        outputs, inputs, kernel = graph.tensors.shape(f"{name}.weight")
+        select = phase_taps(kernel, rate)
+        taps = select.shape[2]
+        # [outputs, inputs, kernel] -> [outputs * rate, inputs, taps]; ONNX Runtime folds this when it loads.
+        weight = graph.node("MatMul", graph.weight(f"{name}.weight"), graph.constant(select.reshape(kernel, -1)))
+        weight = graph.node("Transpose", graph.reshape(weight, outputs, inputs, rate, taps), perm=[0, 2, 1, 3])
+        weight = graph.reshape(weight, outputs * rate, inputs, 1, taps)
+        bias = graph.node("Expand", graph.reshape(graph.weight(f"{name}.bias"), outputs, 1), graph.ints(outputs, rate))
+        x = self._memory(name, x, inputs, taps - 1)
+        x = graph.node("Conv", x, weight, graph.reshape(bias, outputs * rate))
+        x = graph.node("Transpose", graph.reshape(x, outputs, rate, -1), perm=[0, 2, 1])
+        return graph.reshape(x, 1, outputs, 1, -1)
+
+    def _reflect_first(self, x: str, first: str) -> str:
+        """At the start of the utterance, the second frame also in front."""
+        graph = self.graph
+        one = graph.ints(1)
+        mirrored = graph.node("Slice", x, one, graph.add(first, one), graph.ints(TIME))
+        return graph.concat(mirrored, x, axis=TIME)
+
+    def _downsample(self, stage: int, spectrum: str, first: str) -> str:
+        """The source at the rate of `stage`."""
+        graph, name = self.graph, f"source_downs.{stage}"
+        rate = math.prod(self.config.upsample_rates[stage + 1 :])
+        if rate > 1:
+            # At the start, the frame of the transform that is one too many takes the place of a zero.
+            spectrum = self._memory(name, spectrum, self.config.istft_n_fft + 2, rate)
+            spectrum = graph.node("Slice", spectrum, first, graph.ints(END), graph.ints(TIME))
+        kernel = self.config.source_resblock_kernel_sizes[stage]
+        dilations = self.config.source_resblock_dilation_sizes[stage]
+        x = self._convolve(name, spectrum, stride=rate)
+        return self._residual(f"source_resblocks.{stage}", x, kernel, dilations)
+
+    def _stage(self, stage: int, x: str, source: str) -> str:
+        """The mean of the residual blocks of a stage."""
+        graph, config = self.graph, self.config
+        x = graph.add(x, source)
+        kernels = config.resblock_kernel_sizes
+        branches = [
+            self._residual(f"resblocks.{stage * len(kernels) + index}", x, kernel, dilations)
+            for index, (kernel, dilations) in enumerate(zip(kernels, config.resblock_dilation_sizes, strict=True))
+        ]
+        if len(branches) == 1:
+            return branches[0]
+        return str(graph.node("Div", graph.node("Sum", *branches), graph.constant(len(branches))))
+
+    def _residual(self, name: str, x: str, kernel: int, dilations: tuple[int, ...]) -> str:
+        for index, dilation in enumerate(dilations):
+            y = self._snake(f"{name}.activations1.{index}", x)
+            y = self._causal(f"{name}.convs1.{index}", y, kernel, dilation)
+            y = self._snake(f"{name}.activations2.{index}", y)
+            y = self._causal(f"{name}.convs2.{index}", y, kernel)
+            x = self.graph.add(x, y)
+        return x
+
+    def _snake(self, name: str, x: str) -> str:
+        """x + sin²(alpha x) / alpha."""
+        graph = self.graph
+        alpha = graph.reshape(graph.weight(f"{name}.alpha"), -1, 1, 1)
+        inverse = graph.node("Reciprocal", graph.add(alpha, graph.constant(ALPHA_GUARD)))
+        sine = graph.node("Sin", graph.multiply(x, alpha))
+        return graph.add(x, graph.multiply(graph.multiply(sine, sine), inverse))
+
+    def _inverse(self, head: str) -> str:
+        """Inverse transform and overlapping addition of `head` [1, n_fft + 2, 1, frames]."""
+        graph, config = self.graph, self.config
+        head = graph.node("Squeeze", head, graph.ints(2))
+        log_magnitude, phase = graph.node("Split", head, outputs=2, axis=1, num_outputs=2)
+        magnitude = graph.node("Min", graph.node("Exp", log_magnitude), graph.constant(MAX_MAGNITUDE))
+        if not config.free_phase:
+            phase = graph.node("Sin", phase)
+        real = graph.multiply(magnitude, graph.node("Cos", phase))
+        imaginary = graph.multiply(magnitude, graph.node("Sin", phase))
+        spectrum = graph.concat(real, imaginary, axis=1)
+        basis = graph.constant(inverse_basis(config.istft_n_fft)[:, None])
+        return str(graph.node("ConvTranspose", spectrum, basis, strides=[config.istft_hop]))
+
+
+def phase_taps(kernel: int, rate: int) -> NDArray[np.float32]:
+    """Which taps of a causal convolution meet which frame, where each frame was repeated `rate` times.
+
+    [kernel, rate, taps]: 1 where, for the sample `phase` behind a frame, a tap of the kernel falls on the frame
+    `taps - 1` ... 0 frames before.
+    """
+    taps = -(-(kernel - 1) // rate) + 1
+    select = np.zeros((kernel, rate, taps), np.float32)
+    for tap in range(kernel):
+        for phase in range(rate):
+            select[tap, phase, taps - 1 + (phase - (kernel - 1) + tap) // rate] = 1
+    return select
+
+
+def inverse_basis(n_fft: int) -> NDArray[np.float32]:
+    """[n_fft + 2, n_fft]: real over imaginary parts to windowed samples, with a periodic Hann window."""
+    bins, time = np.arange(n_fft // 2 + 1), np.arange(n_fft)
+    angle = 2 * np.pi * np.outer(bins, time) / n_fft
+    # Every bin but the first and the last stands for its mirror image as well.
+    share = np.where((bins == 0) | (bins == n_fft // 2), 1.0, 2.0)[:, None] / n_fft
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * time / n_fft)
+    return (np.concatenate([np.cos(angle) * share, -np.sin(angle) * share]) * window).astype(np.float32)

@@ -1,0 +1,88 @@
+"""ONNX Runtime for the stages: sessions with pools of threads of a chosen size, and its errors as ours.
+
+Threads do not spin while they wait: several sessions live in one process and take turns, and a spinning pool
+would take the cores from the others.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from cosyvoice.errors import ConfigError, GenerationError, ModelError
+
+MEMORY_WORDS = ("alloc", "bad_alloc", "memory")
+"""What the messages of failed allocations have in common."""
+
+
+def available_threads() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Runtime:
+    """Makes sessions for one model.
+
+    Args:
+        threads: of one operation; None: as many as the process has cores.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise ConfigError(f"{threads} threads cannot work; use at least 1, or leave it out for all cores")
+        self.threads = threads or available_threads()
+
+    @property
+    def description(self) -> dict[str, str]:
+        """What runs the stages, for reports."""
+        version = onnxruntime.__version__
+        return {"backend": "native", "device": "cpu", "threads": str(self.threads), "onnxruntime": version}
+
+    def session(self, path: Path) -> onnxruntime.InferenceSession:
+        """A session of the graph `path`. Raises `ModelError` where it is missing, damaged, or too new."""
+        if not path.is_file():
+            raise ModelError(f"{path} is missing; convert the model again, or copy its complete directory")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.enable_cpu_mem_arena = False
+        try:
+            return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions have no common public base
+            raise ModelError(_load_problem(path, error)) from None
+
+
+def run(session: Any, outputs: list[str] | None, inputs: dict[str, Any]) -> list[Any]:
+    """`session.run`, with its failures as `GenerationError`."""
+    try:
+        results: list[Any] = session.run(outputs, inputs)
+    except Exception as error:
+        raise run_error(error) from None
+    return results
+
+
+def run_error(error: Exception) -> GenerationError:
+    """What a failed run means for who asked for speech."""
+    text = first_line(error)
+    if any(word in text.lower() for word in MEMORY_WORDS):
+        return GenerationError(f"out of memory ({text}); speak shorter pieces or fewer at once, or convert to int8")
+    return GenerationError(f"the native engine failed ({text}); convert the model again with this version")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a message, cut to a readable length."""
+    return str(error).strip().split("\n")[0][:200]
+
+
+def _load_problem(path: Path, error: Exception) -> str:
+    reason = first_line(error)
+    if "opset" in str(error).lower() or "is not a registered function" in str(error):
+        return (
+            f"{path} needs a newer ONNX Runtime than {onnxruntime.__version__} ({reason}); "
+            "install a newer one with: pip install -U onnxruntime"
+        )
+    return f"{path} is no intact graph of this version ({reason}); convert the model again"

@@ -1,0 +1,226 @@
+"""The vocoder on ONNX Runtime: each step computes its own frames and continues everything else.
+
+What it remembers of an utterance has a fixed size: the inputs that each convolution still sees, the phases of
+the source, the overlap of the last frames, and the mel frames that are looked at ahead. Long input is computed
+in blocks, which keeps the working memory small and in the processor's caches.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from cosyvoice.config.model import HiFTConfig
+from cosyvoice.engine.stages import FloatArray, MelChunk
+from cosyvoice.errors import GenerationError, ModelError
+from cosyvoice.native.f0_predictor import LOOK_RIGHT, F0Predictor, F0State
+from cosyvoice.native.noise import SourceNoise
+from cosyvoice.native.runtime import Runtime, run
+from cosyvoice.native.source import HarmonicSource, SourceSpectrum, SourceState, SpectrumState
+
+GRAPH_NAME = "vocoder.onnx"
+WEIGHTS_NAME = "hift.safetensors"
+SILENT_MEL = math.log(1e-5)
+"""Log-mel of silence: the floor of the features."""
+BLOCK_FRAMES = 50
+"""Mel frames that one run of the graph computes at most."""
+
+
+@dataclass
+class OverlapState:
+    """Samples that frames to come still add to, with the sum of squared windows under them."""
+
+    samples: FloatArray
+    windows: FloatArray
+
+
+@dataclass
+class NativeVocoderState:
+    """One utterance."""
+
+    mel: FloatArray
+    """Frames [frames, n_mels] that the first convolution has not passed yet."""
+    spectrum: FloatArray
+    """Frames [frames, n_fft + 2] of the source's transform that the network has not taken yet."""
+    f0: F0State
+    source: SourceState
+    source_spectrum: SpectrumState
+    memories: dict[str, FloatArray]
+    """Of the convolutions, by the names of the graph's inputs."""
+    overlap: OverlapState
+    ready: FloatArray
+    """Samples that are computed and not given out yet."""
+    frames: int = 0
+    """Mel frames so far."""
+    f0_frames: int = 0
+    decoded_frames: int = 0
+    """Mel frames that the first convolution has passed."""
+    given: int = 0
+    """Samples given out."""
+    finished: bool = False
+
+
+class NativeVocoderStage:
+    """The vocoder of V3, equal to the reference within rounding however the mel is cut into chunks."""
+
+    def __init__(self, directory: Path, config: HiFTConfig, noise: SourceNoise, runtime: Runtime) -> None:
+        """Read the graph and the weights of the source from `directory`.
+
+        Raises `ModelError` where a file is missing, damaged or of another configuration.
+        """
+        directory = Path(directory)
+        self._config = config
+        self._rate = math.prod(config.upsample_rates)
+        self._hop = self._rate * config.istft_hop
+        weights = _read_source_weights(directory / WEIGHTS_NAME)
+        self._f0 = F0Predictor(weights, config)
+        self._source = HarmonicSource(weights, config, noise)
+        self._spectrum = SourceSpectrum(config.istft_n_fft, config.istft_hop)
+        self._session = runtime.session(directory / GRAPH_NAME)
+        inputs = {value.name: value.shape for value in self._session.get_inputs()}
+        if inputs.pop("mel", [0, 0])[1] != config.in_channels or inputs.pop("spectrum", [0, 0])[1] != self._bins:
+            raise ModelError(f"{directory / GRAPH_NAME} is of another configuration; convert the model again")
+        inputs.pop("first")
+        self._memories = {name: tuple(shape) for name, shape in inputs.items()}
+        self._outputs = ["samples", *(f"{name}.next" for name in self._memories)]
+        window = np.square(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(config.istft_n_fft) / config.istft_n_fft))
+        self._squared_window: FloatArray = window.astype(np.float32)
+
+    @property
+    def _bins(self) -> int:
+        return self._config.istft_n_fft + 2
+
+    def init_state(self) -> NativeVocoderState:
+        """See `VocoderStage`."""
+        overlap = self._config.istft_n_fft - self._config.istft_hop
+        return NativeVocoderState(
+            mel=np.zeros((0, self._config.in_channels), np.float32),
+            spectrum=np.zeros((0, self._bins), np.float32),
+            f0=self._f0.init_state(),
+            source=self._source.init_state(),
+            source_spectrum=self._spectrum.init_state(),
+            memories={name: np.zeros(shape, np.float32) for name, shape in self._memories.items()},
+            overlap=OverlapState(np.zeros(overlap, np.float32), np.zeros(overlap, np.float32)),
+            ready=np.zeros(0, np.float32),
+        )
+
+    def step(self, chunk: MelChunk, state: NativeVocoderState) -> tuple[FloatArray, NativeVocoderState]:
+        """See `VocoderStage`. An utterance holds back `LOOK_RIGHT` + `conv_pre_look_right` + 1 frames until it ends.
+
+        Raises `GenerationError` for a mel of another shape, for an utterance that ends without any frame or has
+        ended before, and where the samples are not finite.
+        """
+        self._append(chunk, state)
+        self._excite(chunk.finalize, state)
+        look = self._config.conv_pre_look_right
+        # Behind the end lie zeros, so only a middle has to wait for its context. Of the silence that follows the
+        # end, the frame that overlaps the last samples is enough.
+        end = min(state.f0_frames, state.frames + 1) if chunk.finalize else state.f0_frames - look
+        parts = [state.ready]
+        while state.decoded_frames < end:
+            count = min(end - state.decoded_frames, BLOCK_FRAMES)
+            last = chunk.finalize and state.decoded_frames + count == state.f0_frames
+            parts.append(self._decode(count, last, state))
+        state.mel, state.spectrum = state.mel.copy(), state.spectrum.copy()
+        samples = np.concatenate(parts)
+        # `final_silence` lies behind the frames that were asked for.
+        held = 0 if chunk.finalize else LOOK_RIGHT + look + 1
+        count = max(state.frames - held, 0) * self._hop - state.given
+        state.ready = samples[count:].copy()
+        state.given += count
+        limit = self._config.audio_limit
+        return np.clip(samples[:count], -limit, limit), state
+
+    def _append(self, chunk: MelChunk, state: NativeVocoderState) -> None:
+        """Take the mel of `chunk`, with what lies behind the end of the utterance."""
+        mel = np.asarray(chunk.mel, np.float32)
+        channels = self._config.in_channels
+        if state.finished:
+            raise GenerationError("this utterance has ended; begin a new state for the next one")
+        if mel.ndim != 2 or mel.shape[1] != channels:
+            raise GenerationError(
+                f"the vocoder got a mel of shape {mel.shape} and needs [frames, {channels}]; "
+                "transpose it or match the mel settings"
+            )
+        state.frames += len(mel)
+        parts = [state.mel, mel]
+        if chunk.finalize:
+            if state.frames == 0:
+                raise GenerationError(
+                    "the vocoder got 0 mel frames and needs 1; give it some before the utterance ends"
+                )
+            parts.append(np.full((self._config.final_silence, channels), SILENT_MEL, np.float32))
+            state.finished = True
+        state.mel = np.concatenate(parts)
+
+    def _excite(self, finalize: bool, state: NativeVocoderState) -> None:
+        """The source's transform as far as the mel allows."""
+        f0 = self._f0.step(state.mel[state.f0_frames - state.decoded_frames :], state.f0, finalize)
+        state.f0_frames += len(f0)
+        source = self._source.step(f0, state.source)
+        new = self._spectrum.step(source, state.source_spectrum, finalize)
+        state.spectrum = np.concatenate([state.spectrum, new])
+        if finalize:
+            zeros = np.zeros((self._config.conv_pre_look_right, self._config.in_channels), np.float32)
+            state.mel = np.concatenate([state.mel, zeros])
+
+    def _decode(self, count: int, last: bool, state: NativeVocoderState) -> FloatArray:
+        """Samples that the next `count` mel frames complete."""
+        first = int(state.decoded_frames == 0)
+        spectra = count * self._rate + first
+        inputs: dict[str, NDArray[Any]] = {
+            "mel": np.ascontiguousarray(state.mel[: count + self._config.conv_pre_look_right].T)[None],
+            "spectrum": np.ascontiguousarray(state.spectrum[:spectra].T)[None],
+            "first": np.array([first], np.int64),
+            **state.memories,
+        }
+        overlapped, *memories = run(self._session, self._outputs, inputs)
+        state.memories = dict(zip(self._memories, memories, strict=True))
+        state.mel, state.spectrum = state.mel[count:], state.spectrum[spectra:]
+        state.decoded_frames += count
+        samples = self._normalise(overlapped[0, 0], spectra, bool(first), last, state.overlap)
+        if not np.isfinite(samples).all():
+            raise GenerationError(
+                "the vocoder gave samples that are not finite; convert the model with a higher precision (fp32)"
+            )
+        return samples
+
+    def _normalise(
+        self, overlapped: FloatArray, frames: int, first: bool, last: bool, state: OverlapState
+    ) -> FloatArray:
+        """Samples that no later frame reaches, divided by the sum of the squared windows over them.
+
+        The ends of the utterance, half a window each, lie outside of the signal and are dropped.
+        """
+        hop = self._config.istft_hop
+        n_fft = self._config.istft_n_fft
+        windows = np.zeros(frames * hop + n_fft, np.float32)
+        for phase in range(0, n_fft, hop):
+            part = self._squared_window[phase : phase + hop]
+            windows[phase : phase + frames * hop].reshape(frames, hop)[:, : len(part)] += part
+        windows = windows[: len(overlapped)]
+        kept = len(state.samples)
+        overlapped[:kept] += state.samples
+        windows[:kept] += state.windows
+        end = frames * hop
+        state.samples, state.windows = overlapped[end:].copy(), windows[end:].copy()
+        if last:
+            end = len(overlapped) - n_fft // 2
+        begin = n_fft // 2 if first else 0
+        return overlapped[begin:end] / windows[begin:end]
+
+
+def _read_source_weights(path: Path) -> dict[str, NDArray[Any]]:
+    """The weights that lie outside of the graph."""
+    try:
+        with safe_open(path, framework="np") as file:
+            names = [name for name in file.keys() if name.startswith(("f0_predictor.", "m_source."))]  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{path} is no intact safetensors file ({error}); convert the model again") from None
