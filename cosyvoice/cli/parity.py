@@ -9,7 +9,7 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +37,9 @@ def parity(
     generation: Annotated[
         str | None, typer.Option(help="Check this generation only, for example v3.", show_default=False)
     ] = None,
+    backend: Annotated[
+        str, typer.Option(help="Engine to check: reference (PyTorch), or native on a conversion in single precision.")
+    ] = "reference",
     every_row: Annotated[
         bool, typer.Option("--all", help="Print every row, not only the worst of each stage and failures.")
     ] = False,
@@ -48,18 +51,23 @@ def parity(
 
     Exits with 0 where all are within tolerance, 1 where one is not, 2 where the folder cannot be checked.
     """
-    rows = _run(folder, generation, json_file, Console(stderr=True))
-    _print(rows, every_row)
+    rows, left_out = _run(folder, generation, backend, json_file, Console(stderr=True))
+    _print(rows, every_row, left_out)
     if not all(row.passed for row in rows):
         raise typer.Exit(1)
 
 
-def _run(root: Path, generation: str | None, json_file: Path | None, notes: Console) -> list[Row]:
+def _run(
+    root: Path, generation: str | None, backend: str, json_file: Path | None, notes: Console
+) -> tuple[list[Row], dict[str, int]]:
+    """All rows, and how many recorded tensors of each topic the backend has no counterpart of."""
     if json_file is not None:
         check_place(json_file)
     with needs_extra("train", "the parity check"):
         from cosyvoice.parity import run as checks
         from cosyvoice.parity.golden import ParityFolder
+        from cosyvoice.parity.native import left_out
+    checks.check_backend(backend)
     folder = ParityFolder(root)
     if generation is not None:
         generations = [generation]
@@ -72,11 +80,11 @@ def _run(root: Path, generation: str | None, json_file: Path | None, notes: Cons
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=notes, transient=True) as progress:
         task = progress.add_task("reading", total=None)
-        rows = checks.run(folder, generations, lambda stage: progress.update(task, description=stage))
+        rows = checks.run(folder, generations, lambda stage: progress.update(task, description=stage), backend)
     if json_file is not None:
         content = json.dumps([_plain(row) for row in rows], ensure_ascii=False, indent=1, allow_nan=False)
         write_bytes_atomically(json_file, content.encode())
-    return rows
+    return rows, left_out(folder, generations) if backend == "native" else {}
 
 
 def _plain(row: Row) -> dict[str, Any]:
@@ -91,7 +99,7 @@ def _plain(row: Row) -> dict[str, Any]:
     }
 
 
-def _print(rows: Sequence[Row], every_row: bool) -> None:
+def _print(rows: Sequence[Row], every_row: bool, left_out: Mapping[str, int]) -> None:
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     table = Table("stage", "tensor", "max error", "tolerance", "verdict", "note", box=None, pad_edge=False)
     for row in rows if every_row else _summary(rows):
@@ -104,6 +112,9 @@ def _print(rows: Sequence[Row], every_row: bool) -> None:
     console.print()
     for stage, count in total.items():
         console.print(f"{stage}: {passed[stage]} of {count} within tolerance", highlight=False)
+    if left_out:
+        counts = ", ".join(f"{topic} {count}" for topic, count in left_out.items())
+        console.print(f"left out, as only the reference has them: {counts}", highlight=False)
     failed = len(rows) - sum(passed.values())
     console.print(f"all: {len(rows) - failed} of {len(rows)} within tolerance, {failed} failed", highlight=False)
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from cosyvoice.config.model import LLMConfig
-from cosyvoice.errors import ConfigError
-from cosyvoice.llm.layout import SpecialTokens
+from cosyvoice.llm.layout import special_tokens
 from cosyvoice.llm.speech_lm import SpeechLM
 
 
@@ -18,16 +17,10 @@ class CosyVoice3LM(SpeechLM):
     """Text tokens in, speech tokens out; with `end_of_prompt_id` None, no mark is required in the text."""
 
     def __init__(self, config: LLMConfig, end_of_prompt_id: int | None = None) -> None:
-        if config.speech_extra_tokens < 4:
-            raise ConfigError(
-                f"speech_extra_tokens is {config.speech_extra_tokens}, sos, eos, task and fill need 4 rows"
-            )
-        size = config.speech_token_size
-        outputs = size + config.speech_extra_tokens
+        outputs = config.speech_token_size + config.speech_extra_tokens
+        special = special_tokens(config)
         super().__init__(config, outputs, head_bias=False, end_of_prompt_id=end_of_prompt_id)
-        self.special = SpecialTokens(
-            sos=size, eos=size + 1, task=size + 2, fill=size + 3, stop_ids=range(size, outputs)
-        )
+        self.special = special
 
     def embed_special(self, ids: Tensor) -> Tensor:
         return self.speech_embedding(ids)

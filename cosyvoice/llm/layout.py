@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
+from cosyvoice.config.model import LLMConfig
 from cosyvoice.errors import ConfigError
 
 IGNORED = -1
@@ -45,6 +46,17 @@ class SpecialTokens:
     fill: int
     stop_ids: range
     """Every output id that ends an utterance."""
+
+
+def special_tokens(config: LLMConfig) -> SpecialTokens:
+    """The ids of the third generation: behind the V speech tokens sos V, eos V+1, task V+2, fill V+3, then reserved.
+
+    Raises `ConfigError` where they have no rows.
+    """
+    size, extra = config.speech_token_size, config.speech_extra_tokens
+    if extra < 4:
+        raise ConfigError(f"speech_extra_tokens is {extra}, sos, eos, task and fill need 4 rows")
+    return SpecialTokens(sos=size, eos=size + 1, task=size + 2, fill=size + 3, stop_ids=range(size, size + extra))
 
 
 class Layout(NamedTuple):

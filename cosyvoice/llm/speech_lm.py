@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cosyvoice.config.model import LLMConfig
-from cosyvoice.errors import ConfigError, TextError, VoiceError
+from cosyvoice.errors import ConfigError
 from cosyvoice.llm.bistream import BistreamSession, Sampler
 from cosyvoice.llm.kv_cache import KVCache
 from cosyvoice.llm.layout import (
     IGNORED,
     Kind,
     Row,
-    SpecialTokens,
     bistream,
     length_limits,
     speech_rows,
@@ -32,6 +31,7 @@ from cosyvoice.llm.layout import (
 )
 from cosyvoice.llm.loss import accuracy, label_smoothing_loss
 from cosyvoice.llm.packing import PackedBatch, pack
+from cosyvoice.llm.prompt import PromptRules
 from cosyvoice.llm.qwen2 import Qwen2Encoder, initialize
 
 
@@ -49,10 +49,8 @@ class LMOutput:
     """The sequences as laid out: which columns are text and which are speech."""
 
 
-class SpeechLM(nn.Module):
+class SpeechLM(PromptRules, nn.Module):
     """Base of the Qwen2-based speech language models; subclasses set `special` and `embed_special`."""
-
-    special: SpecialTokens
 
     def __init__(self, config: LLMConfig, num_outputs: int, head_bias: bool, end_of_prompt_id: int | None) -> None:
         super().__init__()
@@ -166,47 +164,6 @@ class SpeechLM(nn.Module):
     def feed(self, rows: Sequence[Row], cache: KVCache) -> NDArray[np.float32]:
         """Feed one sequence of rows; return the log-probabilities [outputs] after the last one."""
         return self.step(self.embed_rows(rows), cache)[0].cpu().numpy()
-
-    def prompt_rows(
-        self, text: Sequence[int], prompt_text: Sequence[int] = (), prompt_speech_token: Sequence[int] = ()
-    ) -> list[Row]:
-        """`[sos, prompt_text, text, task, prompt_speech_token]`: what the model reads before it speaks.
-
-        Raises `TextError` for an empty text, an unknown id, or a missing end-of-prompt mark, and `VoiceError`
-        for a speech token outside of the codebook.
-        """
-        if len(text) == 0:
-            raise TextError("the text has no tokens; give a text with at least one word")
-        self.check_text([*prompt_text, *text])
-        self.check_end_of_prompt([*prompt_text, *text])
-        self.check_speech(prompt_speech_token)
-        return [
-            Row(Kind.SPECIAL, self.special.sos),
-            *text_rows(prompt_text),
-            *text_rows(text),
-            Row(Kind.SPECIAL, self.special.task),
-            *speech_rows(prompt_speech_token),
-        ]
-
-    def check_text(self, ids: Sequence[int]) -> None:
-        """Raise `TextError` for an id without an embedding."""
-        size = self.config.qwen.vocab_size
-        if any(not 0 <= i < size for i in ids):
-            raise TextError(f"a text token is outside of the model's {size} tokens; use the tokenizer of this model")
-
-    def check_speech(self, ids: Sequence[int]) -> None:
-        """Raise `VoiceError` for an id outside of the codebook."""
-        size = self.config.speech_token_size
-        if any(not 0 <= i < size for i in ids):
-            raise VoiceError(f"a prompt speech token is outside of 0..{size - 1}; make the voice again for this model")
-
-    def check_end_of_prompt(self, ids: Sequence[int]) -> None:
-        """Raise `TextError` if the model needs an end-of-prompt mark and `ids` has none."""
-        if self.end_of_prompt_id is not None and self.end_of_prompt_id not in ids:
-            raise TextError(
-                f"neither the prompt text nor the text holds <|endofprompt|> (id {self.end_of_prompt_id}), "
-                "which this model needs; begin the prompt text with an instruction and <|endofprompt|>"
-            )
 
     def length_limits(self, text_length: int) -> tuple[int, int]:
         """Fewest and most speech tokens for a text of `text_length` tokens, prompt excluded."""

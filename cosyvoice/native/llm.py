@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from cosyvoice.config.model import LLMConfig, Qwen2Config
 from cosyvoice.engine.stages import FloatArray, LLMInput
-from cosyvoice.errors import ConfigError, GenerationError, ModelError, TextError, VoiceError
-from cosyvoice.llm.layout import Kind, Row, SpecialTokens, speech_rows, text_rows
+from cosyvoice.errors import GenerationError, ModelError, TextError, VoiceError
+from cosyvoice.llm.layout import Kind, Row, special_tokens, speech_rows
+from cosyvoice.llm.prompt import PromptRules
 from cosyvoice.native.batching import Batcher, Ticket
 from cosyvoice.native.kv_pool import KVPool, Sequence
 from cosyvoice.native.runtime import Runtime, run_error
@@ -39,7 +40,7 @@ class NativeLLMState:
     sequence: Sequence
 
 
-class NativeLLMStage:
+class NativeLLMStage(PromptRules):
     """`LLMStage` on ONNX Runtime, safe from many threads.
 
     Args:
@@ -107,47 +108,6 @@ class NativeLLMStage:
     def release(self, state: NativeLLMState) -> None:
         """See `LLMStage`."""
         self._batcher.remove(state.sequence)
-
-    def prompt_rows(
-        self, text: Rows[int], prompt_text: Rows[int] = (), prompt_speech_token: Rows[int] = ()
-    ) -> list[Row]:
-        """`[sos, prompt_text, text, task, prompt_speech_token]`: what the model reads before it speaks.
-
-        Raises `TextError` for an empty text, an unknown id, or a missing end-of-prompt mark, and `VoiceError`
-        for a speech token outside of the codebook.
-        """
-        if len(text) == 0:
-            raise TextError("the text has no tokens; give a text with at least one word")
-        self.check_text([*prompt_text, *text])
-        self.check_end_of_prompt([*prompt_text, *text])
-        self.check_speech(prompt_speech_token)
-        return [
-            Row(Kind.SPECIAL, self.special.sos),
-            *text_rows(prompt_text),
-            *text_rows(text),
-            Row(Kind.SPECIAL, self.special.task),
-            *speech_rows(prompt_speech_token),
-        ]
-
-    def check_text(self, ids: Rows[int]) -> None:
-        """Raise `TextError` for an id without an embedding."""
-        size = self.config.qwen.vocab_size
-        if any(not 0 <= i < size for i in ids):
-            raise TextError(f"a text token is outside of the model's {size} tokens; use the tokenizer of this model")
-
-    def check_speech(self, ids: Rows[int]) -> None:
-        """Raise `VoiceError` for an id outside of the codebook."""
-        size = self.config.speech_token_size
-        if any(not 0 <= i < size for i in ids):
-            raise VoiceError(f"a prompt speech token is outside of 0..{size - 1}; make the voice again for this model")
-
-    def check_end_of_prompt(self, ids: Rows[int]) -> None:
-        """Raise `TextError` if the model needs an end-of-prompt mark and `ids` has none."""
-        if self.end_of_prompt_id is not None and self.end_of_prompt_id not in ids:
-            raise TextError(
-                f"neither the prompt text nor the text holds <|endofprompt|> (id {self.end_of_prompt_id}), "
-                "which this model needs; begin the prompt text with an instruction and <|endofprompt|>"
-            )
 
     def _run(self, tickets: Rows[Ticket[Sequence]]) -> None:
         """Called by one thread at a time: the pool belongs to it."""
@@ -308,17 +268,6 @@ def map_tensor(path: Path, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
         return np.memmap(path, dtype, "r", 8 + size + begin, shape)
     except (OSError, ValueError, KeyError, TypeError, MemoryError) as error:
         raise ModelError(f"{path} is no intact weight file ({error!r}); convert the model again") from None
-
-
-def special_tokens(config: LLMConfig) -> SpecialTokens:
-    """The ids of the third generation: behind the V speech tokens sos V, eos V+1, task V+2, fill V+3, then reserved.
-
-    Raises `ConfigError` where they have no rows.
-    """
-    size, extra = config.speech_token_size, config.speech_extra_tokens
-    if extra < 4:
-        raise ConfigError(f"speech_extra_tokens is {extra}, sos, eos, task and fill need 4 rows")
-    return SpecialTokens(sos=size, eos=size + 1, task=size + 2, fill=size + 3, stop_ids=range(size, size + extra))
 
 
 def _rotary_tables(config: Qwen2Config, positions: int) -> tuple[FloatArray, FloatArray]:

@@ -8,12 +8,10 @@ failing row.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +28,8 @@ from cosyvoice.flow.flow import (
 )
 from cosyvoice.flow.flow_matching import FlowMatchingDraws
 from cosyvoice.flow.solver import time_grid
-from cosyvoice.parity.golden import ParityFolder, Row, Topic, compare, exact
+from cosyvoice.parity.golden import ParityFolder, Row, Topic
+from cosyvoice.parity.report import Report
 
 CASE_INPUTS = ("token", "prompt_token", "prompt_feat", "embedding")
 ESTIMATOR_INPUTS = ("x", "mask", "mu", "t", "spks", "cond")
@@ -54,46 +53,13 @@ def check(folder: ParityFolder, generation: str = "v3") -> Iterator[Row]:
             yield from _complete(folder.topic(f"{generation}_{name}"), check_topic, flow)
 
 
-@dataclass
-class _Report:
-    """Rows of one topic. `inputs` are recorded tensors that are fed and so cannot be reproduced."""
-
-    topic: Topic
-    rows: dict[str, Row] = field(default_factory=dict)
-    inputs: set[str] = field(default_factory=set)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return self.topic.meta.get("options", {})
-
-    def tensor(self, name: str) -> Tensor:
-        """A recorded tensor to feed."""
-        self.inputs.add(name)
-        return torch.from_numpy(self.topic[name])
-
-    def add(self, name: str, ours: Any) -> None:
-        """Compare with the recorded tensor `name`, if there is one."""
-        if name in self.topic:
-            self.rows[name] = compare(self.topic.name, name, ours, self.topic[name])
-
-    def add_option(self, name: str, ours: Any) -> None:
-        """Compare with a value of the description: exactly, or numbers within the tolerance."""
-        if name not in self.options:
-            return
-        recorded = self.options[name]
-        if isinstance(recorded, list) and all(isinstance(value, float) for value in recorded):
-            self.rows[name] = compare(self.topic.name, name, np.asarray(ours), np.asarray(recorded))
-        else:
-            self.rows[name] = exact(self.topic.name, name, ours, recorded)
-
-    def finish(self) -> Iterator[Row]:
-        yield from self.rows.values()
-        for name in sorted(self.topic.tensors.keys() - self.rows.keys() - self.inputs):
-            yield Row(self.topic.name, name, float("inf"), 0.0, "recorded, but not reproduced by this check")
+def _fed(report: Report) -> Callable[[str], Tensor]:
+    """Recorded tensors to feed, by name."""
+    return lambda name: torch.from_numpy(report.input(name))
 
 
 def _complete(topic: Topic, check_topic: Any, flow: CausalMaskedDiffWithDiT) -> Iterator[Row]:
-    report = _Report(topic)
+    report = Report(topic)
     check_topic(report, flow)
     yield from report.finish()
 
@@ -130,7 +96,7 @@ def _first_output_of(module: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def _run_case(
-    report: _Report,
+    report: Report,
     flow: CausalMaskedDiffWithDiT,
     case: str,
     inputs: dict[str, Tensor],
@@ -146,31 +112,31 @@ def _run_case(
     with _calls_of(flow.decoder.estimator) as calls:
         mel = flow.inference(*arguments, streaming=streaming, finalize=finalize)
     for name in ("mu", "spks", "cond", "mask"):
-        report.add(f"{case}.{name}", getattr(conditions, name))
-    report.add(f"{case}.t_span", grid)
-    report.add_option(f"{case}_t_fed", [float(call["t"][0]) for call in calls])
-    report.add_option(f"{case}_streaming", calls[0]["streaming"])
+        report.compare(f"{case}.{name}", getattr(conditions, name))
+    report.compare(f"{case}.t_span", grid)
+    times = [float(call["t"][0]) for call in calls]
+    report.settings(**{f"{case}_t_fed": times, f"{case}_streaming": calls[0]["streaming"]})
     for when, call in (("first", calls[0]), ("last", calls[-1])):
         for name in (*ESTIMATOR_INPUTS, "out"):
-            report.add(f"{case}.est_{when}.{name}", call[name])
-    report.add(f"{case}.mel", mel)
+            report.compare(f"{case}.est_{when}.{name}", call[name])
+    report.compare(f"{case}.mel", mel)
 
 
-def _inference(report: _Report, flow: CausalMaskedDiffWithDiT) -> None:
+def _inference(report: Report, flow: CausalMaskedDiffWithDiT) -> None:
+    fed = _fed(report)
     cases = [name.removesuffix(".mel") for name in report.topic.tensors if name.endswith(".mel")]
     for case in sorted(cases):
-        inputs = {name: report.tensor(f"{case}.{name}") for name in CASE_INPUTS}
+        inputs = {name: fed(f"{case}.{name}") for name in CASE_INPUTS}
         _run_case(report, flow, case, inputs, report.options[case])
-    head = report.topic.tensors.get("rand_noise_head")
-    if head is not None:
-        report.rows["rand_noise_head"] = exact(
-            report.topic.name, "rand_noise_head", flow.start_noise[:, :, : head.shape[2]], head, "bit equal"
-        )
-    report.add_option("rand_noise_shape", list(flow.start_noise.shape))
+    if "rand_noise_head" in report.topic:
+        frames = report.topic["rand_noise_head"].shape[2]
+        report.compare("rand_noise_head", flow.start_noise[:, :, :frames], 0.0, "bit equal")
+    report.settings(rand_noise_shape=list(flow.start_noise.shape))
 
 
-def _debug(report: _Report, flow: CausalMaskedDiffWithDiT) -> None:
-    token, embedding = report.tensor("token"), report.tensor("embedding")
+def _debug(report: Report, flow: CausalMaskedDiffWithDiT) -> None:
+    fed = _fed(report)
+    token, embedding = fed("token"), fed("embedding")
     inputs = {
         "token": token,
         "prompt_token": token[:, :0],
@@ -186,15 +152,15 @@ def _debug(report: _Report, flow: CausalMaskedDiffWithDiT) -> None:
         streaming = report.options.get("run_streaming", False)
         _run_case(report, flow, "run", inputs, {"streaming": streaming, "finalize": True})
     for name, output in outputs.items():
-        report.add(name, output[0])
+        report.compare(name, output[0])
 
     cases = [name for name in report.topic.tensors if name.startswith("ragged.out_streaming")]
     if cases:
-        x, mask, mu, t, spks, cond = (report.tensor(f"ragged.{name}") for name in ESTIMATOR_INPUTS)
+        x, mask, mu, t, spks, cond = (fed(f"ragged.{name}") for name in ESTIMATOR_INPUTS)
     for name in cases:
         with torch.inference_mode():
             out = flow.decoder.estimator(x, mask, mu, t, spks, cond, streaming=name.endswith("1"))
-        report.add(name, out * mask)
+        report.compare(name, out * mask)
 
 
 def _module_named(flow: CausalMaskedDiffWithDiT, name: str) -> nn.Module | None:
@@ -209,16 +175,16 @@ def _module_named(flow: CausalMaskedDiffWithDiT, name: str) -> nn.Module | None:
         return None
 
 
-def _training(report: _Report, flow: CausalMaskedDiffWithDiT) -> None:
+def _training(report: Report, flow: CausalMaskedDiffWithDiT) -> None:
+    fed = _fed(report)
     batch = FlowBatch(
-        token=report.tensor("batch.speech_token"),
-        token_len=report.tensor("batch.speech_token_len"),
-        mel=report.tensor("batch.speech_feat"),
-        mel_len=report.tensor("batch.speech_feat_len"),
-        speaker_embedding=report.tensor("batch.embedding"),
+        token=fed("batch.speech_token"),
+        token_len=fed("batch.speech_token_len"),
+        mel=fed("batch.speech_feat"),
+        mel_len=fed("batch.speech_feat_len"),
+        speaker_embedding=fed("batch.embedding"),
     )
-    report.add_option("training_cfg_rate", flow.config.cfm.training_cfg_rate)
-    report.add_option("sigma_min", flow.config.cfm.sigma_min)
+    report.settings(training_cfg_rate=flow.config.cfm.training_cfg_rate, sigma_min=flow.config.cfm.sigma_min)
     runs = [name.removesuffix(".loss") for name in report.topic.tensors if name.endswith(".loss")]
     for run in sorted(runs):
         options = report.options[run]
@@ -226,16 +192,14 @@ def _training(report: _Report, flow: CausalMaskedDiffWithDiT) -> None:
         with torch.inference_mode(), _calls_of(flow.decoder.estimator) as calls:
             conditions = flow.training_conditions(batch, draws.prefix)
             loss = flow(batch, draws)["loss"]
-        report.rows[f"{run}.streaming"] = exact(
-            report.topic.name, f"{run}.streaming", calls[0]["streaming"], options["streaming"]
-        )
-        report.add(f"{run}.t", draws.matching.t)
-        report.add(f"{run}.noise", draws.matching.noise)
-        report.add(f"{run}.cfg_rand", draws.matching.condition)
+        report.exact(f"{run}.streaming", calls[0]["streaming"], options["streaming"])
+        report.compare(f"{run}.t", draws.matching.t)
+        report.compare(f"{run}.noise", draws.matching.noise)
+        report.compare(f"{run}.cfg_rand", draws.matching.condition)
         for name in ("mask", "mu", "spks", "cond"):
-            report.add(f"{run}.{name}", getattr(conditions, name))
-        report.add(f"{run}.pred", calls[0]["out"])
-        report.add(f"{run}.loss", loss)
+            report.compare(f"{run}.{name}", getattr(conditions, name))
+        report.compare(f"{run}.pred", calls[0]["out"])
+        report.compare(f"{run}.loss", loss)
 
 
 def _recorded_draws(batch: FlowBatch, python_seed: int, torch_seed: int) -> TrainingDraws:

@@ -26,7 +26,8 @@ from cosyvoice.hifigan.generator import CausalHiFTGenerator
 from cosyvoice.hifigan.losses import GANWeights, discriminator_loss, generator_loss
 from cosyvoice.hifigan.mel_spectrogram import MelSpectrogram
 from cosyvoice.hifigan.noise import BUFFER_SAMPLES, ReleasedNoise
-from cosyvoice.parity.golden import F0_TOLERANCE, TOLERANCE, ParityFolder, Row, Topic, compare
+from cosyvoice.parity.golden import F0_TOLERANCE, TOLERANCE, ParityFolder, Row, Topic
+from cosyvoice.parity.report import Report
 
 HIFT_INPUTS = frozenset({"mel", "decode.source"})
 GAN_INPUTS = frozenset({"batch.speech_feat", "batch.speech", "batch.pitch_feat"})
@@ -74,15 +75,12 @@ def check(folder: ParityFolder, generation: str = "v3") -> Iterator[Row]:
 
 
 def _rows(topic: Topic, results: Iterator[Result], inputs: frozenset[str]) -> Iterator[Row]:
-    rows: dict[str, Row] = {}
+    report = Report(topic, inputs=set(inputs))
     # Complete before the first row goes out, or the caller would go on with gradients switched off.
     with torch.no_grad():
         for name, ours, tolerance in results:
-            if name in topic:
-                rows[name] = compare(topic.name, name, ours, topic[name], tolerance)
-    yield from rows.values()
-    for name in sorted(topic.tensors.keys() - rows.keys() - inputs):
-        yield Row(topic.name, name, float("inf"), 0.0, "recorded, but not reproduced by this check")
+            report.compare(name, ours, tolerance)
+    yield from report.finish()
 
 
 def _hift(topic: Topic, vocoder: Vocoder) -> Iterator[Result]:

@@ -6,10 +6,11 @@ tensor that nothing here reproduces becomes a failing row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import chain, cycle, islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,12 +29,14 @@ from cosyvoice.engine.sampling import (
     softmax,
 )
 from cosyvoice.errors import GenerationError, ModelError
+from cosyvoice.llm.bistream import BistreamSession, Sampler
 from cosyvoice.llm.cosyvoice3_lm import CosyVoice3LM
 from cosyvoice.llm.kv_cache import KVCache
 from cosyvoice.llm.layout import Kind, SpecialTokens, choose_bistream
 from cosyvoice.llm.layout import Row as InputRow
 from cosyvoice.llm.randomness import torch_multinomial
-from cosyvoice.parity.golden import ParityFolder, Row, Topic, compare, exact
+from cosyvoice.parity.golden import ParityFolder, Row
+from cosyvoice.parity.report import Report
 
 LONGEST_SAMPLED_RUN = 60
 """Sampled runs were recorded up to this many tokens."""
@@ -46,6 +49,35 @@ class Call:
     rows: list[InputRow]
     past: int
     scores: NDArray[np.float32]
+
+
+class LanguageModel(Protocol):
+    """What is checked: an implementation of the language model that keeps a list of its calls."""
+
+    config: LLMConfig
+    end_of_prompt_id: int | None
+    special: SpecialTokens
+    calls: list[Call]
+
+    def embed_rows(self, rows: Sequence[InputRow]) -> Any:
+        """Embeddings [1, rows, channels] as they enter the network."""
+        ...
+
+    def generate(
+        self, text: Sequence[int], sampler: Sampler, prompt_text: Sequence[int], prompt_speech_token: Sequence[int]
+    ) -> Iterator[int]:
+        """Speech tokens of `text`."""
+        ...
+
+    def bistream(
+        self, sampler: Sampler, prompt_text: Sequence[int], prompt_speech_token: Sequence[int]
+    ) -> BistreamSession:
+        """A session that takes text piece by piece."""
+        ...
+
+
+Topics = dict[str, Callable[[Report], None]]
+"""What fills in the report of a topic, by its name."""
 
 
 class ObservedLM(CosyVoice3LM):
@@ -75,61 +107,33 @@ def load_llm(folder: ParityFolder, generation: str, **overrides: Any) -> Observe
 
 def check(folder: ParityFolder, generation: str = "v3") -> Iterator[Row]:
     """Rows of the topics `vN_llm`, `vN_llm_train`, `vN_bistream` and `ras`, as far as the folder has them."""
-    topics: dict[str, Callable[[ParityFolder, str, _Report], None]] = {
-        f"{generation}_llm": _decoding,
-        f"{generation}_llm_train": _training,
-        f"{generation}_bistream": _streaming,
+    topics = speaking_topics(generation, partial(load_llm, folder, generation))
+    topics[f"{generation}_llm_train"] = partial(_training, folder, generation)
+    yield from check_topics(folder, topics)
+
+
+def speaking_topics(generation: str, load: Callable[..., LanguageModel]) -> Topics:
+    """Checks of everything that takes no training; `load` takes changes to the configuration as keywords."""
+    return {
+        f"{generation}_llm": partial(_decoding, load),
+        f"{generation}_bistream": partial(_streaming, load),
         "ras": _sampling,
     }
+
+
+def check_topics(folder: ParityFolder, topics: Topics, left_out: Container[str] = ()) -> Iterator[Row]:
+    """Rows of those `topics` that the folder has, without recorded tensors that are `left_out`."""
     for name, check_topic in topics.items():
         if folder.has(name):
-            report = _Report(folder.topic(name))
-            check_topic(folder, generation, report)
-            yield from report.complete()
+            report = Report(folder.topic(name))
+            check_topic(report)
+            yield from report.finish(left_out)
 
 
-@dataclass
-class _Report:
-    """Rows of one topic; `inputs` are recorded tensors that are fed and so cannot be reproduced."""
-
-    topic: Topic
-    rows: dict[str, Row] = field(default_factory=dict)
-    inputs: set[str] = field(default_factory=set)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return self.topic.meta.get("options", {})
-
-    def ids(self, name: str) -> list[int]:
-        """A recorded input of ids as a flat list."""
-        self.inputs.add(name)
-        return self.topic[name].ravel().tolist()
-
-    def compare(self, name: str, ours: Any, recorded: NDArray[Any] | None = None) -> None:
-        recorded = self.topic[name] if recorded is None else recorded
-        self.rows[name] = compare(self.topic.name, name, ours, recorded)
-
-    def exact(self, name: str, ours: Any, recorded: Any = None) -> None:
-        recorded = self.topic[name] if recorded is None else recorded
-        self.rows[name] = exact(self.topic.name, name, ours, recorded)
-
-    def settings(self, **ours: Any) -> None:
-        """Compare recorded settings with those of our configuration, as far as they are recorded."""
-        for name, value in ours.items():
-            if name in self.options:
-                self.exact(name, value, self.options[name])
-
-    def complete(self) -> Iterator[Row]:
-        yield from self.rows.values()
-        for name in self.topic.tensors:
-            if name not in self.rows and name not in self.inputs:
-                yield Row(self.topic.name, name, float("inf"), 0.0, "nothing reproduces this tensor")
-
-
-def _decoding(folder: ParityFolder, generation: str, report: _Report) -> None:
+def _decoding(load: Callable[..., LanguageModel], report: Report) -> None:
     ratios = {"min_token_text_ratio": "min_ratio", "max_token_text_ratio": "max_ratio"}
     recorded = {ours: report.options[theirs] for ours, theirs in ratios.items() if theirs in report.options}
-    model = load_llm(folder, generation, **recorded)
+    model = load(**recorded)
     report.settings(
         speech_token_size=model.config.speech_token_size,
         eop_id=model.end_of_prompt_id,
@@ -139,7 +143,7 @@ def _decoding(folder: ParityFolder, generation: str, report: _Report) -> None:
         _decoding_case(model, case, report)
 
 
-def _decoding_case(model: ObservedLM, case: str, report: _Report) -> None:
+def _decoding_case(model: LanguageModel, case: str, report: Report) -> None:
     report.inputs.add(f"{case}.embedding")  # this generation does without the speaker embedding
     text = report.ids(f"{case}.text")
     prompt = (report.ids(f"{case}.prompt_text"), report.ids(f"{case}.prompt_speech_token"))
@@ -165,7 +169,7 @@ def _decoding_case(model: ObservedLM, case: str, report: _Report) -> None:
         report.exact(f"{case}.sampled", list(sampled))
 
 
-def _training(folder: ParityFolder, generation: str, report: _Report) -> None:
+def _training(folder: ParityFolder, generation: str, report: Report) -> None:
     model = load_llm(folder, generation)
     report.settings(
         lsm_weight=model.config.label_smoothing,
@@ -193,7 +197,7 @@ def _training(folder: ParityFolder, generation: str, report: _Report) -> None:
         if f"{case}.logits" in report.topic:
             # What a padded position computes is nobody's concern.
             real = (packed.kinds != Kind.PAD).numpy()
-            report.compare(f"{case}.logits", logits.numpy()[real], report.topic[f"{case}.logits"][real])
+            report.compare(f"{case}.logits", logits.numpy()[real], recorded=report.topic[f"{case}.logits"][real])
         layout = [
             [_named(InputRow(Kind(kind), id_), model.special) for kind, id_ in zip(kinds, ids, strict=True) if kind]
             for kinds, ids in zip(packed.kinds.tolist(), packed.ids.tolist(), strict=True)
@@ -201,8 +205,8 @@ def _training(folder: ParityFolder, generation: str, report: _Report) -> None:
         report.settings(**{f"{case}_layout": layout})
 
 
-def _streaming(folder: ParityFolder, generation: str, report: _Report) -> None:
-    model = load_llm(folder, generation)
+def _streaming(load: Callable[..., LanguageModel], report: Report) -> None:
+    model = load()
     report.settings(
         mix_ratio=model.config.mix_ratio,
         fill_token=model.special.fill,
@@ -215,7 +219,7 @@ def _streaming(folder: ParityFolder, generation: str, report: _Report) -> None:
             _streaming_case(model, case, options, report)
 
 
-def _streaming_case(model: ObservedLM, case: str, options: dict[str, Any], report: _Report) -> None:
+def _streaming_case(model: LanguageModel, case: str, options: dict[str, Any], report: Report) -> None:
     plan = chain(options["sampler_plan"], [model.special.eos])
     prompt = report.ids(f"{case}.prompt_text"), report.ids(f"{case}.prompt_speech_token")
     model.calls.clear()
@@ -244,7 +248,7 @@ def _named(row: InputRow, special: SpecialTokens) -> list[Any]:
     return ["sos" if row.id == special.sos else "task", row.id]
 
 
-def _sampling(folder: ParityFolder, generation: str, report: _Report) -> None:
+def _sampling(report: Report) -> None:
     report.inputs.add("logp")
     for index, (case, scores) in enumerate(zip(report.options["cases"], report.topic["logp"], strict=True)):
         config = SamplingConfig(**{name: case[name] for name in SamplingConfig.model_fields})
@@ -266,7 +270,7 @@ def _sampling(folder: ParityFolder, generation: str, report: _Report) -> None:
             "probs_renorm": candidates.probabilities / candidates.probabilities.sum(),
         }
         for name, value in probabilities.items():
-            report.compare(f"case{index}.{name}", value, np.array(case[name]))
+            report.compare(f"case{index}.{name}", value, recorded=np.array(case[name]))
         given = {*SamplingConfig.model_fields, "history", "manual_seed"}
         for name in case.keys() - ours.keys() - probabilities.keys() - given:
             report.rows[f"case{index}.{name}"] = Row("ras", f"case{index}.{name}", float("inf"), 0.0, "not reproduced")

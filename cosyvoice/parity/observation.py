@@ -1,6 +1,7 @@
-"""Stand-ins for networks: flow and vocoder that note their calls, and a language model that says what it is told.
+"""Stand-ins: flow and vocoder that note their calls, and a language model that says what it is told.
 
-Flow and vocoder are wrapped, not changed: a stage calls the wrapper, which passes every call on.
+Flow and vocoder are wrapped, not changed. Networks of the reference compute an utterance from its start in every
+call; the wrapper of a stage, which gives out what is new, notes its calls as if it did the same.
 """
 
 from __future__ import annotations
@@ -11,19 +12,35 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from cosyvoice.engine.stages import FloatArray, LLMInput
+from cosyvoice.engine.stages import (
+    FloatArray,
+    FlowInput,
+    FlowStage,
+    LLMInput,
+    MelChunk,
+    TokenChunk,
+    VocoderStage,
+)
 from cosyvoice.parity.golden import TOLERANCE, Topic
+
+Array = NDArray[Any]
 
 
 @dataclass
 class Calls:
-    """What flow and vocoder were called with and what they returned."""
+    """What flow and vocoder were called with and what they returned.
+
+    A call of the flow has `token` [1, tokens], `mel` [1, n_mels, frames], the number `first` of its first new frame,
+    `streaming` and `finalize`. One of the vocoder has `mel`, `source` [1, 1, time] and `samples` [1, time], both of
+    the recorded mel where that agrees with ours, and `finalize`.
+    """
 
     flow: list[dict[str, Any]] = field(default_factory=list)
     hift: list[dict[str, Any]] = field(default_factory=list)
-    recorded_mels: Callable[[int], list[Tensor]] = lambda index: []
+    recorded_mels: Callable[[int], list[Array]] = lambda index: []
     """What was recorded that may have been the mel of a call of the vocoder."""
 
     def begin(self, topic: Topic, case: str) -> None:
@@ -31,12 +48,19 @@ class Calls:
         self.flow.clear()
         self.hift.clear()
 
-        def recorded_mels(index: int) -> list[Tensor]:
+        def recorded_mels(index: int) -> list[Array]:
             # Where the vocoder got what the flow had returned, it was recorded once.
             names = (f"{case}.hift{index}.mel", f"{case}.flow{index}.mel")
-            return [torch.from_numpy(topic[name]) for name in names if name in topic]
+            return [topic[name] for name in names if name in topic]
 
         self.recorded_mels = recorded_mels
+
+    def recorded_mel(self, mel: Array) -> Array:
+        """The record of `mel`, which the vocoder gets next; `mel` itself where there is none, or it differs."""
+        for recorded in self.recorded_mels(len(self.hift)):
+            if recorded.shape == mel.shape and float(np.abs(recorded - mel).max()) <= TOLERANCE:
+                return recorded
+        return mel
 
 
 class ObservedFlow:
@@ -50,7 +74,7 @@ class ObservedFlow:
 
     def inference(self, token: Tensor, *args: Any, **options: Any) -> Tensor:
         mel: Tensor = self._network.inference(token, *args, **options)
-        self._calls.flow.append({"token": token.clone(), "mel": mel, **options})
+        self._calls.flow.append({"token": token.clone(), "mel": mel, "first": 0, **options})
         return mel
 
 
@@ -64,26 +88,99 @@ class ObservedVocoder:
         return getattr(self._network, name)
 
     def inference(self, mel: Tensor, noise: Any, finalize: bool = True) -> Tensor:
-        own, _ = self._run(mel, noise, finalize)
-        samples, source = self._run(self._recorded_mel(mel), noise, finalize)
-        call = {"mel": mel, "source": source, "own": own, "samples": samples, "finalize": finalize}
-        self._calls.hift.append(call)
-        return samples
-
-    def _run(self, mel: Tensor, noise: Any, finalize: bool) -> tuple[Tensor, Tensor]:
+        own: Tensor = self._network.inference(mel, noise, finalize)
+        recorded = torch.from_numpy(self._calls.recorded_mel(mel.numpy()))
         sources: list[Tensor] = []
         hook = self._network.m_source.register_forward_hook(lambda _, __, source: sources.append(source))
         try:
-            return self._network.inference(mel, noise, finalize), sources[0]
+            samples = self._network.inference(recorded, noise, finalize)
         finally:
             hook.remove()
+        self._calls.hift.append({"mel": mel, "source": sources[0], "samples": samples, "finalize": finalize})
+        return own
 
-    def _recorded_mel(self, mel: Tensor) -> Tensor:
-        """The record of `mel`; `mel` itself where there is none, or it differs."""
-        for recorded in self._calls.recorded_mels(len(self._calls.hift)):
-            if recorded.shape == mel.shape and float((recorded - mel).abs().max()) <= TOLERANCE:
-                return recorded
-        return mel
+
+@dataclass
+class FlowCalls:
+    """An utterance of an observed flow stage: its state, and all that went in and came out."""
+
+    state: Any
+    tokens: list[int]
+    mel: Array | None = None
+
+
+class ObservedFlowStage:
+    """Stands before a flow stage and notes its calls."""
+
+    def __init__(self, stage: FlowStage, calls: Calls) -> None:
+        self._stage, self._calls = stage, calls
+
+    def init_state(self, inputs: FlowInput) -> FlowCalls:
+        """See `FlowStage`."""
+        return FlowCalls(self._stage.init_state(inputs), [])
+
+    def step(self, chunk: TokenChunk, state: FlowCalls) -> tuple[FloatArray, FlowCalls]:
+        """See `FlowStage`."""
+        mel, state.state = self._stage.step(chunk, state.state)
+        first = 0 if state.mel is None else len(state.mel)
+        state.tokens += chunk.tokens
+        state.mel = mel if state.mel is None else np.concatenate([state.mel, mel])
+        self._calls.flow.append(
+            {
+                "token": np.array([state.tokens]),
+                "mel": state.mel.T[None],
+                "first": first,
+                "streaming": chunk.chunk_masks,
+                "finalize": chunk.finalize,
+            }
+        )
+        return mel, state
+
+
+@dataclass
+class VocoderCalls:
+    """An utterance of an observed vocoder stage: states that see our own mel and the recorded one, and the mel."""
+
+    state: Any
+    recorded: Any
+    mel: Array
+    samples: Array
+
+
+class ObservedVocoderStage:
+    """Stands before a vocoder stage and notes its calls.
+
+    Args:
+        stage: is observed.
+        calls: takes the notes.
+        source: gives the source signal [time] of a mel [frames, n_mels] and of whether it is whole.
+    """
+
+    def __init__(self, stage: VocoderStage, calls: Calls, source: Callable[[Array, bool], Array]) -> None:
+        self._stage, self._calls, self._source = stage, calls, source
+
+    def init_state(self) -> VocoderCalls:
+        """See `VocoderStage`."""
+        nothing = np.zeros(0, np.float32)
+        return VocoderCalls(self._stage.init_state(), self._stage.init_state(), nothing, nothing)
+
+    def step(self, chunk: MelChunk, state: VocoderCalls) -> tuple[FloatArray, VocoderCalls]:
+        """See `VocoderStage`."""
+        own, state.state = self._stage.step(chunk, state.state)
+        first = len(state.mel)
+        state.mel = np.concatenate([state.mel, chunk.mel]) if first else chunk.mel
+        recorded = self._calls.recorded_mel(state.mel.T[None])[0].T
+        samples, state.recorded = self._stage.step(MelChunk(recorded[first:], chunk.finalize), state.recorded)
+        state.samples = np.concatenate([state.samples, samples])
+        self._calls.hift.append(
+            {
+                "mel": state.mel.T[None],
+                "source": self._source(recorded, chunk.finalize)[None, None],
+                "samples": state.samples[None],
+                "finalize": chunk.finalize,
+            }
+        )
+        return own, state
 
 
 class ForcedLLM:

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from cosyvoice.errors import ModelError
-from cosyvoice.parity import e2e, features, flow, hift, llm, text
+from cosyvoice.errors import ConfigError, ModelError
+from cosyvoice.parity import e2e, features, flow, hift, llm, native, text
+from cosyvoice.parity.converted import Converted
 from cosyvoice.parity.golden import ParityFolder, Row
 
 SUPPORTED = ("v3",)
 """Generations that can be checked."""
+
+BACKENDS = ("reference", "native")
+"""Engines that can be checked."""
 
 Progress = Callable[[str], None]
 """Called with what is checked next, for example `v3 flow`."""
@@ -89,29 +95,57 @@ def check_generations(folder: ParityFolder, generations: Sequence[str]) -> None:
             )
 
 
-def run(folder: ParityFolder, generations: Sequence[str], progress: Progress | None = None) -> list[Row]:
+def check_backend(name: str) -> None:
+    """Raise `ConfigError` for an engine that cannot be checked."""
+    if name not in BACKENDS:
+        raise ConfigError(f"no backend {name!r}; choose one of {', '.join(BACKENDS)}")
+
+
+def run(
+    folder: ParityFolder,
+    generations: Sequence[str],
+    progress: Progress | None = None,
+    backend: str = "reference",
+) -> list[Row]:
     """Rows of every check of `generations` whose topics the folder has.
 
-    Raises `ModelError` for a folder that is no parity folder, and for a generation that it does not have or
-    that is not supported.
+    With the backend `native`, the recorded models are converted in single precision to a temporary directory, and
+    the stages are those of the native engine; see `native.left_out` for what it has no counterpart of.
+
+    Raises `ConfigError` for another backend, and `ModelError` for a folder that is no parity folder, and for a
+    generation that it does not have or that is not supported.
     """
+    check_backend(backend)
     check_generations(folder, generations)
     recorded = recorded_topics(folder)
     rows: list[Row] = []
     seen: set[str] = set()
     for generation in generations:
-        for check in CHECKS:
-            topics = check.topics_of(generation)
-            if topics & recorded:
-                if progress is not None:
-                    progress(f"{generation} {check.name}")
-                rows.extend(_guarded(check, folder, generation))
-            seen |= topics
+        with TemporaryDirectory(prefix="cosyvoice-parity-") as directory:
+            checks = CHECKS if backend == "reference" else _native(Converted(folder, generation, Path(directory)))
+            for check in checks:
+                topics = check.topics_of(generation)
+                if topics & recorded:
+                    if progress is not None:
+                        progress(f"{generation} {check.name}")
+                    rows.extend(_guarded(check, folder, generation))
+                seen |= topics
     for topic in sorted(recorded - seen):
         generation_mark = _GENERATION.match(topic)
         if generation_mark is None or generation_mark[1] in generations:
             rows.append(Row(topic, "(whole topic)", float("inf"), 0.0, "recorded, but no check reads it"))
     return rows
+
+
+def _native(converted: Converted) -> tuple[Check, ...]:
+    """The checks with those of the networks on native stages."""
+
+    def on(rows: Callable[[Converted], Iterable[Row]]) -> Callable[[ParityFolder, str], Iterable[Row]]:
+        return lambda folder, generation: rows(converted)
+
+    return tuple(
+        replace(check, rows=on(native.CHECKS[check.name])) if check.name in native.CHECKS else check for check in CHECKS
+    )
 
 
 def _guarded(check: Check, folder: ParityFolder, generation: str) -> Iterator[Row]:

@@ -168,3 +168,37 @@ def test_a_real_stage_passes_and_a_changed_record_fails(invoke: Invoke, tmp_path
     result = invoke(tmp_path)
     assert result.exit_code == 1
     assert "est.time_embed" in result.stdout
+
+
+def test_the_native_engine_passes_fails_and_says_what_is_left_out(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "golden").mkdir()
+    (tmp_path / "v3").symlink_to(DATA / "v3", target_is_directory=True)
+    for name in ("v3_flow_debug.safetensors", "v3_flow_debug.meta.json"):
+        (tmp_path / "golden" / name).write_bytes((DATA / "golden" / name).read_bytes())
+    result = invoke(tmp_path, "--backend", "native")
+    assert result.exit_code == 0, result.output
+    assert "left out, as only the reference has them: v3_flow_debug 16" in result.stdout
+    path = tmp_path / "golden" / "v3_flow_debug.safetensors"
+    tensors = load_file(path)
+    # The first is inside the reference's network, the second is what the stage gives out.
+    tensors["est.time_embed"] = tensors["est.time_embed"] + np.float32(1e-3)
+    save_file(tensors, path)
+    assert invoke(tmp_path, "--backend", "native").exit_code == 0
+    tensors["run.mel"] = tensors["run.mel"] + np.float32(1e-3)
+    save_file(tensors, path)
+    result = invoke(tmp_path, "--backend", "native")
+    assert result.exit_code == 1
+    assert "run.mel" in result.stdout
+
+
+def test_nothing_is_left_out_of_the_reference(invoke: Invoke, folder: Path, tell: Callable[[list[Row]], None]) -> None:
+    tell(ROWS)
+    assert "left out" not in invoke(folder).stdout
+
+
+def test_an_unknown_backend_exits_with_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["cosyvoice", "parity", str(DATA), "--backend", "llama"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "no backend 'llama'; choose one of reference, native" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +27,8 @@ from cosyvoice.config.released import read_model_config
 from cosyvoice.flow.flow import CausalMaskedDiffWithDiT
 from cosyvoice.hifigan.generator import CausalHiFTGenerator
 from cosyvoice.llm.cosyvoice3_lm import CosyVoice3LM
-from cosyvoice.parity import e2e, flow, hift, llm
+from cosyvoice.parity import e2e, flow, hift, llm, native, report
+from cosyvoice.parity.converted import Converted
 from cosyvoice.parity.golden import ParityFolder, Row, assert_parity
 
 USUAL = Path(__file__).parents[1] / "data" / "parity"
@@ -213,9 +215,9 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ParityFolder]:
         for check, topics in CHECKS.items():
             for topic in topics:
                 write_inputs(root / "golden", topic, usual_mark, mark)
-            for judge in ("compare", "exact"):
-                if hasattr(check, judge):
-                    patch.setattr(check, judge, recorder)
+            for module, judge in product((report, check), ("compare", "exact")):
+                if hasattr(module, judge):
+                    patch.setattr(module, judge, recorder)
             list(check.check(folder, "v3"))
     for topics in CHECKS.values():
         for topic in topics:
@@ -239,6 +241,14 @@ def test_every_row_agrees_on_another_folder(other: ParityFolder, check: ModuleTy
     rows = list(check.check(other, "v3"))
     assert_parity(rows)
     assert {row.stage for row in rows} == set(CHECKS[check])
+
+
+def test_the_native_engine_agrees_on_another_folder(other: ParityFolder, tmp_path: Path) -> None:
+    converted = Converted(other, "v3", tmp_path)
+    for name, check in native.CHECKS.items():
+        rows = list(check(converted))
+        assert_parity(rows)
+        assert {row.stage for row in rows} >= {f"v3_{name}"}
 
 
 def test_the_record_is_not_the_usual_one(other: ParityFolder) -> None:

@@ -1,0 +1,64 @@
+"""A recorded model converted for the native engine, and which recorded tensors that engine has no counterpart of."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from pathlib import Path
+
+from cosyvoice.engine.models import CosyVoice3Model
+from cosyvoice.errors import ModelError
+from cosyvoice.export.bundle import convert
+from cosyvoice.native.loading import load_native_model
+from cosyvoice.parity.golden import ParityFolder
+
+INSIDE = {
+    "{}_llm_train": r"(?!batch\.).*",
+    "{}_flow": r".*\.(mu|cond|mask|spks)|.*\.est_(first|last)\..*",
+    "{}_flow_debug": r"enc\..*|est\..*|ragged\.out.*|run\.(mu|spks)",
+    "{}_flow_train": r"(?!batch\.).*",
+    "{}_hift": r"decode\.(?!source$).*|source_test\..*|rand_ini",
+    "{}_gan": r"(?!batch\.).*",
+    "{}_official_rng": "rand_ini",
+}
+"""Names of tensors inside the reference's networks and its training, by topic (`{}` stands for the generation).
+
+The native engine computes what comes out of a stage by other intermediate results, and does not train. The initial
+phases of the source are drawn, but never have an effect.
+"""
+
+
+class Converted:
+    """The model of a generation as a bundle in single precision, made when it is first asked for.
+
+    Args:
+        folder: holds the released model.
+        generation: of the model.
+        directory: an existing directory for the bundle.
+    """
+
+    def __init__(self, folder: ParityFolder, generation: str, directory: Path) -> None:
+        self.folder, self.generation = folder, generation
+        self._directory = directory
+
+    @cached_property
+    def bundle(self) -> Path:
+        """The directory of the bundle. Raises `ModelError` for a model that cannot be converted."""
+        if self.generation != "v3":
+            raise ModelError(f"the native engine runs no model of {self.generation}; it runs v3 only")
+        out = self._directory / self.generation
+        convert(self.folder.model_dir(self.generation), out, measure=False)
+        return out
+
+    @cached_property
+    def model(self) -> CosyVoice3Model:
+        """The loaded bundle."""
+        return load_native_model(self.bundle)
+
+
+def inside(folder: ParityFolder, generation: str, name: str) -> frozenset[str]:
+    """Tensors of the recorded topic `name` that only the reference has."""
+    patterns = [pattern for topic, pattern in INSIDE.items() if topic.format(generation) == name]
+    if not patterns or not folder.has(name):
+        return frozenset()
+    return frozenset(tensor for tensor in folder.topic(name).tensors if re.fullmatch(patterns[0], tensor))
