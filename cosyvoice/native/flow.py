@@ -45,6 +45,12 @@ class NativeFlowState:
     finished: bool = False
 
 
+def cache_values(config: FlowConfig, plan: SolverPlan) -> int:
+    """Numbers that are cached for each mel frame: keys and values of every layer, row and evaluation."""
+    rows = sum(2 if guided else 1 for guided in plan.guided)
+    return rows * 2 * config.dit.depth * config.dit.heads * config.dit.dim_head
+
+
 class NativeFlowStage:
     """Flow of a converted model. Safe from many threads; a state belongs to one of them at a time.
 
@@ -102,10 +108,8 @@ class NativeFlowStage:
     @property
     def cache_bytes_per_second(self) -> int:
         """Memory that a second of speech takes while its stream goes on and `max_context` is not reached."""
-        dit = self.config.dit
-        rows = sum(2 if guided else 1 for guided in self.plan.guided)
-        frame = rows * 2 * dit.depth * dit.heads * dit.dim_head * self._cache_type.itemsize
-        return frame * self.config.input_frame_rate * self.config.token_mel_ratio
+        frames = self.config.input_frame_rate * self.config.token_mel_ratio
+        return frames * cache_values(self.config, self.plan) * self._cache_type.itemsize
 
     def init_state(self, inputs: FlowInput) -> NativeFlowState:
         """See `FlowStage`. Raises `ModelError` for a token outside the vocabulary."""

@@ -5,22 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 
 from cosyvoice.config.bundle import Bundle, read_bundle
-from cosyvoice.config.model import ModelConfig
+from cosyvoice.config.model import FlowConfig, ModelConfig
 from cosyvoice.config.released import read_model_config
 from cosyvoice.engine.frontends import text_frontend
 from cosyvoice.engine.models import CosyVoice3Model
 from cosyvoice.engine.prompt_encoders import OnnxSpeakerEncoder, OnnxSpeechTokenizer
 from cosyvoice.engine.stages import Stages
-from cosyvoice.native.flow import NativeFlowStage
+from cosyvoice.errors import ConfigError
+from cosyvoice.native.flow import CacheType, NativeFlowStage, cache_values
 from cosyvoice.native.llm import NativeLLMStage
 from cosyvoice.native.noise import PeriodicNoise, ReleasedNoise, SourceNoise
 from cosyvoice.native.runtime import Runtime
-from cosyvoice.native.solver import FlowOptions
+from cosyvoice.native.solver import FlowOptions, SolverPlan
 from cosyvoice.native.vocoder import NativeVocoderStage
+
+CONTEXT_BYTES = 640 << 20
+"""Memory for the flow's cache of one stream. For the small model that is a minute in single precision, longer than any
+piece of a text; for the released geometry seven seconds in half precision."""
+SINGLE_PRECISION_RATE = 32 << 20
+"""Bytes a second of speech up to which the flow's cache is kept in single precision."""
 
 
 def load_native_model(
-    directory: Path, threads: int | None = None, flow: FlowOptions | None = None, slots: int = 8
+    directory: Path,
+    threads: int | None = None,
+    flow: FlowOptions | None = None,
+    slots: int = 8,
+    context_bytes: int | None = CONTEXT_BYTES,
 ) -> CosyVoice3Model:
     """Load a bundle, which `cosyvoice convert` makes.
 
@@ -29,6 +40,8 @@ def load_native_model(
         threads: of one operation; None uses all cores.
         flow: solver, steps and guidance of the flow; None takes those of the model.
         slots: requests whose speech tokens are computed together.
+        context_bytes: bound of the memory that the flow keeps for a stream; None: no bound. A piece of speech
+            that is longer attends to its latest chunks and the beginning of the reference only.
 
     Raises `ModelError` for a bundle that is incomplete, damaged, or made for another version, `ConfigError`
     for settings that this version does not know.
@@ -37,10 +50,11 @@ def load_native_model(
     bundle = read_bundle(directory)
     config = read_model_config(directory)
     runtime = Runtime(threads)
+    cache_type, max_context = flow_memory(config.flow, flow or FlowOptions(), context_bytes)
     stages = Stages(
         text=text_frontend(config, directory),
         llm=NativeLLMStage(directory, config.llm, config.end_of_prompt_id, runtime, slots),
-        flow=NativeFlowStage(directory, config.flow, runtime, flow),
+        flow=NativeFlowStage(directory, config.flow, runtime, flow, max_context, cache_type=cache_type),
         vocoder=NativeVocoderStage(directory, config.hift, source_noise(config, bundle), runtime),
         speech_tokenizer=OnnxSpeechTokenizer(directory / "speech_tokenizer.onnx", runtime.threads),
         speaker_encoder=OnnxSpeakerEncoder(directory / "campplus.onnx", runtime.threads),
@@ -48,6 +62,25 @@ def load_native_model(
         description={**runtime.description, "precision": bundle.precision},
     )
     return CosyVoice3Model(config, stages)
+
+
+def flow_memory(config: FlowConfig, options: FlowOptions, context_bytes: int | None) -> tuple[CacheType, int | None]:
+    """Precision of the flow's cache, and the frames of context that fit into `context_bytes`.
+
+    Raises `ConfigError` where not even one attention chunk fits.
+    """
+    values = cache_values(config, SolverPlan.of(config.cfm, options))
+    rate = config.input_frame_rate * config.token_mel_ratio
+    cache_type: CacheType = "float32" if 4 * values * rate <= SINGLE_PRECISION_RATE else "float16"
+    if context_bytes is None:
+        return cache_type, None
+    chunk = config.dit.static_chunk_size
+    chunk_bytes = chunk * values * (4 if cache_type == "float32" else 2)
+    if context_bytes < chunk_bytes:
+        raise ConfigError(
+            f"context_bytes is {context_bytes}, and one attention chunk of this model takes {chunk_bytes}; give it more"
+        )
+    return cache_type, context_bytes // chunk_bytes * chunk
 
 
 def source_noise(config: ModelConfig, bundle: Bundle) -> SourceNoise:
