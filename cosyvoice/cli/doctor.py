@@ -19,10 +19,10 @@ from cosyvoice.cli.player import PROGRAMS
 from cosyvoice.errors import CosyVoiceError
 
 _NEEDED = (
-    "numpy", "onnxruntime", "tokenizers", "safetensors", "soundfile", "soxr", "pydantic", "typer", "rich",
+    "numpy", "onnxruntime", "safetensors", "soundfile", "soxr", "wetext", "pydantic", "typer", "rich",
 )  # fmt: skip
 _OPTIONAL = {
-    "wetext": "numbers in text for released models",
+    "tokenizers": "text of released models: pip install 'cosyvoice[released]'",
     "matplotlib": "spectrograms: pip install 'cosyvoice[plot]'",
     "pocketsphinx": "evaluation: pip install 'cosyvoice[evaluate]'",
     "hydra-core": "training: pip install 'cosyvoice[train]'",
@@ -103,12 +103,14 @@ def _torch() -> Line:
     try:
         import torch
     except ImportError:
-        return Line("torch", Verdict.FAIL, "missing; install it with: pip install 'cosyvoice[torch]'")
+        purpose = "conversion, training and models that are not converted: pip install 'cosyvoice[torch]'"
+        return Line("torch", Verdict.NOTE, f"not installed ({purpose})")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return Line("torch", Verdict.OK, f"{torch.__version__}, {device}, {torch.get_num_threads()} threads")
 
 
 def _model(directory: Path) -> Iterator[Line]:
+    from cosyvoice.config.bundle import is_bundle, read_bundle
     from cosyvoice.config.released import detect_generation, read_model_config
     from cosyvoice.voice.store import VoiceStore
 
@@ -126,6 +128,15 @@ def _model(directory: Path) -> Iterator[Line]:
                 yield Line("", Verdict.OK, f"{name}, {path.stat().st_size / 1e6:.1f} MB")
             else:
                 yield Line("", Verdict.FAIL, f"{name} is missing, which {purpose} needs; copy the model again")
+    if is_bundle(directory):
+        try:
+            bundle = read_bundle(directory)
+        except CosyVoiceError as error:
+            yield Line("", Verdict.FAIL, str(error))
+        else:
+            yield Line("", Verdict.OK, f"converted for the native engine, {bundle.precision}")
+    else:
+        yield Line("", Verdict.NOTE, "not converted: it runs on PyTorch; see 'cosyvoice convert'")
     store = VoiceStore(presets=directory / "voices")
     presets, own = store.preset_names(), store.own_names()
     yield Line("voices", Verdict.OK, f"{len(presets)} of the model, {len(own)} of your own in {store.directory}")

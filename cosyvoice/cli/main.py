@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from cosyvoice import __version__
+from cosyvoice.cli.bench import bench
 from cosyvoice.cli.convert import convert
 from cosyvoice.cli.corpus import corpus
 from cosyvoice.cli.doctor import doctor
@@ -31,6 +32,7 @@ app.add_typer(voices, name="voices")
 app.command()(doctor)
 app.command()(evaluate)
 app.command()(convert)
+app.command()(bench)
 app.command()(parity)
 app.command()(corpus)
 app.command()(train)

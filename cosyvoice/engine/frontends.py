@@ -9,12 +9,11 @@ import regex
 from cosyvoice.config.model import ModelConfig
 from cosyvoice.config.released import QWEN_DIRECTORY
 from cosyvoice.engine.stages import TextFrontend
-from cosyvoice.errors import TextError
+from cosyvoice.errors import MissingDependencyError, TextError
 from cosyvoice.text.frontend import TextFrontend as QwenText
 from cosyvoice.text.normalise import is_only_punctuation
 from cosyvoice.text.phone_frontend import PhoneFrontend
 from cosyvoice.text.phones import PHONES
-from cosyvoice.text.qwen_tokenizer import QwenTokenizer
 
 _CONTROL_MARK = regex.compile(r"<\|[^|]*\|>|\[[^\]]*\]|</?(?:strong|laughter)>")
 # Scripts of the languages that the released models were trained on; Greek letters are common in formulas.
@@ -68,7 +67,16 @@ class QwenTextFrontend:
     """Text of many languages to token ids of Qwen2."""
 
     def __init__(self, directory: Path) -> None:
-        """`directory` holds the tokenizer's files; raises `ModelError` where they are missing."""
+        """`directory` holds the tokenizer's files.
+
+        Raises `ModelError` where they are missing, `MissingDependencyError` without the package tokenizers.
+        """
+        try:
+            from cosyvoice.text.qwen_tokenizer import QwenTokenizer
+        except ModuleNotFoundError:
+            raise MissingDependencyError(
+                "the text of released models needs the package tokenizers: pip install 'cosyvoice[released]'"
+            ) from None
         self._tokenizer = QwenTokenizer(directory)
         self._frontend = QwenText(self._tokenizer.encode)
 

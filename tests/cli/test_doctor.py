@@ -9,6 +9,7 @@ import pytest
 
 from cosyvoice.cli import doctor
 from cosyvoice.engine.pipeline import TTS
+from cosyvoice.export.bundle import convert
 
 Run = Callable[..., Any]
 
@@ -27,6 +28,17 @@ def test_missing_model_files_fail(run: Run, quick_load: TTS, tiny_model_dir: Pat
     ran = run("doctor", "--no-synthesis", "--model", copy)
     assert ran.code == 1
     assert "FAIL" in ran.out and "campplus.onnx is missing, which cloning needs" in ran.out
+
+
+def test_bundles_are_told_apart(tiny_model_dir: Path, tmp_path: Path) -> None:
+    def findings(directory: Path) -> str:
+        return "\n".join(line.finding for line in doctor.examine(directory, synthesis=False))
+
+    assert "it runs on PyTorch" in findings(tiny_model_dir)
+    convert(tiny_model_dir, tmp_path / "bundle", measure=False)
+    assert "converted for the native engine, fp32" in findings(tmp_path / "bundle")
+    (tmp_path / "bundle" / "flow.onnx").write_bytes(b"")
+    assert "flow.onnx has 0 bytes" in findings(tmp_path / "bundle")
 
 
 def test_a_model_that_cannot_be_loaded_fails(run: Run, tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from cosyvoice.engine.frontends import PhoneTextFrontend, QwenTextFrontend, check_speakable
-from cosyvoice.errors import TextError
+from cosyvoice.errors import MissingDependencyError, TextError
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +64,9 @@ def test_transcripts_are_read_as_text_is(qwen: QwenTextFrontend) -> None:
 
 def test_words_pass() -> None:
     check_speakable("... and?")
+
+
+def test_the_text_of_released_models_needs_their_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "cosyvoice.text.qwen_tokenizer", None)
+    with pytest.raises(MissingDependencyError, match=r"cosyvoice\[released\]"):
+        QwenTextFrontend(tmp_path)

@@ -1,0 +1,131 @@
+"""Who is measured: the reference, and a bundle of the model for each precision."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, cast
+
+import cosyvoice
+from cosyvoice.benchmark.harness import Say
+from cosyvoice.config.bundle import PRECISIONS, Precision, is_bundle, read_bundle
+from cosyvoice.config.released import read_model_config
+from cosyvoice.engine.pipeline import TTS
+from cosyvoice.errors import ConfigError
+
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model directory and what runs it."""
+
+    name: str
+    """`reference`, or the precision of a bundle."""
+    backend: Literal["native", "reference"]
+    directory: Path
+
+    def load(self, threads: int) -> TTS:
+        """The model; raises `ModelError` where it is damaged."""
+        return cosyvoice.load(self.directory, backend=self.backend, threads=threads)
+
+
+@dataclass(frozen=True)
+class Field:
+    """All contenders, the one that the others are compared with first, and what is to be said about them."""
+
+    contenders: tuple[Contender, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def baseline(self) -> str:
+        """The contender that ratios are formed with."""
+        return self.contenders[0].name
+
+    @property
+    def native(self) -> tuple[Contender, ...]:
+        """Those on the native engine."""
+        return tuple(contender for contender in self.contenders if contender.backend == "native")
+
+
+def check_precisions(model: Path, precisions: Sequence[str]) -> list[Precision]:
+    """The precisions to be measured; without any that of a bundle, or fp32.
+
+    Raises `ConfigError` for one that does not exist, or that `model` cannot be brought to, and `ModelError`
+    where `model` is no model directory.
+    """
+    unknown = [precision for precision in precisions if precision not in PRECISIONS]
+    if unknown:
+        raise ConfigError(f"no precision {unknown[0]!r}; choose from {', '.join(PRECISIONS)}")
+    wanted = cast(list[Precision], list(dict.fromkeys(precisions)))
+    read_model_config(model)
+    own: Precision = read_bundle(model).precision if is_bundle(model) else "fp32"
+    others = [precision for precision in wanted if precision != own]
+    if own != "fp32" and others:
+        raise ConfigError(
+            f"{model} is a bundle in {own}, which cannot become {others[0]}; name the model that it was made from"
+        )
+    return wanted or [own]
+
+
+def find_field(model: Path, precisions: Sequence[Precision], folder: Path, say: Say | None = None) -> Field:
+    """The contenders of `model`, converted into `folder` where that is needed.
+
+    A conversion that `folder` holds already is used again if its source has not changed. Without PyTorch, or
+    for a bundle whose weights are quantised, there is no reference, which a note says.
+
+    Raises `ImportError` where a conversion is needed and its packages are missing, and what `convert` raises.
+    """
+    notes: list[str] = []
+    contenders: list[Contender] = []
+    float_weights = not is_bundle(model) or read_bundle(model).float_weights
+    if not torch_available():
+        notes.append("PyTorch is not installed, so there is no reference: pip install 'cosyvoice[torch]'")
+    elif not float_weights:
+        notes.append("the weights are quantised, so there is no reference; name the model that they were made from")
+    else:
+        contenders.append(Contender(REFERENCE, "reference", model))
+    for precision in precisions:
+        contenders.append(Contender(precision, "native", _bundle(model, precision, folder, say)))
+    return Field(tuple(contenders), tuple(notes))
+
+
+def torch_available() -> bool:
+    """Whether the reference can run."""
+    return find_spec("torch") is not None
+
+
+def _bundle(model: Path, precision: Precision, folder: Path, say: Say | None) -> Path:
+    if is_bundle(model) and read_bundle(model).precision == precision:
+        return model
+    out = folder / f"{model.resolve().name}-{precision}"
+    if is_bundle(out) and _is_made_from(out, model, precision):
+        return out
+    from cosyvoice.export.bundle import convert
+
+    convert(model, out, precision, overwrite=True, progress=None if say is None else _prefixed(say, precision))
+    return out
+
+
+def _prefixed(say: Say, precision: str) -> Say:
+    return lambda text: say(f"{precision}: {text}")
+
+
+def _is_made_from(bundle: Path, model: Path, precision: Precision) -> bool:
+    """Whether `bundle` is a conversion of the weights that `model` holds now, by this version."""
+    record = read_bundle(bundle)
+    if record.precision != precision or record.made_by != cosyvoice.__version__ or not record.source_digest:
+        return False
+    files = {name: model / name for name in record.source_digest}
+    return all(path.is_file() and _digest(path) == record.source_digest[name] for name, path in files.items())
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
