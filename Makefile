@@ -34,7 +34,7 @@ $(BIN)/python:
 
 # The stamps are newer than the files that say what to install, or the installation runs again.
 $(VENV)/.say: $(BIN)/python pyproject.toml constraints.txt
-	$(INSTALL) --editable ".[torch]"
+	$(INSTALL) --editable .
 	@touch $@
 
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt

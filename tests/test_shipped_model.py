@@ -53,7 +53,7 @@ def test_it_says_what_it_is_told_and_stops(tts: TTS) -> None:
         errors.append(word_errors(sentence, heard))
     rate = corpus_rate(errors)
     # Noise, silence or speech of other words gives 0.9 and more.
-    assert rate is not None and rate <= 0.65
+    assert rate is not None and rate <= 0.4
 
 
 def test_every_voice_speaks(tts: TTS) -> None:

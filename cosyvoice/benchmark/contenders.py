@@ -106,7 +106,8 @@ def _bundle(model: Path, precision: Precision, folder: Path, say: Say | None) ->
         return out
     from cosyvoice.export.bundle import convert
 
-    convert(model, out, precision, overwrite=True, progress=None if say is None else _prefixed(say, precision))
+    told = None if say is None else _prefixed(say, precision)
+    convert(model, out, precision, overwrite=True, progress=told, measure=False)
     return out
 
 

@@ -45,7 +45,7 @@ class Guard:
     retries: int = 3
     seconds_per_phone: float = 0.085
     """Pace that is assumed where the reference does not tell it."""
-    length: LengthLimits = LengthLimits(shortest=0.6, longest=1.5, slack_seconds=0.4)
+    length: LengthLimits = LengthLimits(shortest=0.5, longest=1.5, slack_seconds=0.4)
     """Where the pace of the reference is known."""
     guessed_length: LengthLimits = LengthLimits(shortest=0.45, longest=2.0, slack_seconds=1.0)
     """Where it is assumed."""
