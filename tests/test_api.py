@@ -76,3 +76,14 @@ def test_the_example_of_the_description(tiny_model_dir: Path, reference_wav: Pat
     assert isinstance(speech, cosyvoice.Speech) and isinstance(voice, cosyvoice.Voice)
     assert speech.save(tmp_path / "hello.wav").stat().st_size > 1000
     assert all(isinstance(chunk.samples, np.ndarray) for chunk in tts.stream("Hello.", "anna", seed=1))
+
+
+def test_speaking_needs_neither_pytorch_nor_the_packages_of_conversion(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(('torch', 'onnx', 'tokenizers', 'matplotlib')))\n"
+        "import cosyvoice\n"
+        "cosyvoice.load().say('One.', seed=1).save(sys.argv[1])\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "one.wav")], check=True, timeout=120)
+    assert (tmp_path / "one.wav").stat().st_size > 1000

@@ -11,7 +11,6 @@ from cosyvoice.engine.frontends import text_frontend
 from cosyvoice.engine.models import CosyVoice3Model
 from cosyvoice.engine.prompt_encoders import OnnxSpeakerEncoder, OnnxSpeechTokenizer
 from cosyvoice.engine.stages import Stages
-from cosyvoice.errors import ConfigError
 from cosyvoice.native.flow import CacheType, NativeFlowStage, cache_values
 from cosyvoice.native.llm import NativeLLMStage
 from cosyvoice.native.noise import PeriodicNoise, ReleasedNoise, SourceNoise
@@ -19,9 +18,11 @@ from cosyvoice.native.runtime import Runtime
 from cosyvoice.native.solver import FlowOptions, SolverPlan
 from cosyvoice.native.vocoder import NativeVocoderStage
 
+CONTEXT_FRAMES = 500
+"""Mel frames, ten seconds with the reference, that a frame of a stream attends to. Cost and memory of a chunk stay flat
+beyond that; a piece of text that fits into it is exact."""
 CONTEXT_BYTES = 640 << 20
-"""Memory for the flow's cache of one stream. For the small model that is a minute in single precision, longer than any
-piece of a text; for the released geometry seven seconds in half precision."""
+"""Memory for the flow's cache of one stream. The released geometry comes to its end after seven seconds."""
 SINGLE_PRECISION_RATE = 32 << 20
 """Bytes a second of speech up to which the flow's cache is kept in single precision."""
 
@@ -31,7 +32,7 @@ def load_native_model(
     threads: int | None = None,
     flow: FlowOptions | None = None,
     slots: int = 8,
-    context_bytes: int | None = CONTEXT_BYTES,
+    context_frames: int | None = CONTEXT_FRAMES,
 ) -> CosyVoice3Model:
     """Load a bundle, which `cosyvoice convert` makes.
 
@@ -40,8 +41,9 @@ def load_native_model(
         threads: of one operation; None uses all cores.
         flow: solver, steps and guidance of the flow; None takes those of the model.
         slots: requests whose speech tokens are computed together.
-        context_bytes: bound of the memory that the flow keeps for a stream; None: no bound. A piece of speech
-            that is longer attends to its latest chunks and the beginning of the reference only.
+        context_frames: mel frames that the flow keeps for a stream, at most as many as fit into `CONTEXT_BYTES`;
+            None: all, whatever memory they take. A longer piece of speech attends to its latest chunks and the
+            beginning of the reference only.
 
     Raises `ModelError` for a bundle that is incomplete, damaged, or made for another version, `ConfigError`
     for settings that this version does not know.
@@ -50,7 +52,7 @@ def load_native_model(
     bundle = read_bundle(directory)
     config = read_model_config(directory)
     runtime = Runtime(threads)
-    cache_type, max_context = flow_memory(config.flow, flow or FlowOptions(), context_bytes)
+    cache_type, max_context = flow_memory(config.flow, flow or FlowOptions(), context_frames)
     stages = Stages(
         text=text_frontend(config, directory),
         llm=NativeLLMStage(directory, config.llm, config.end_of_prompt_id, runtime, slots),
@@ -58,29 +60,23 @@ def load_native_model(
         vocoder=NativeVocoderStage(directory, config.hift, source_noise(config, bundle), runtime),
         speech_tokenizer=OnnxSpeechTokenizer(directory / "speech_tokenizer.onnx", runtime.threads),
         speaker_encoder=OnnxSpeakerEncoder(directory / "campplus.onnx", runtime.threads),
-        concurrent=True,
+        # On two cores every stage takes both: overlapped, they were measured to delay the first chunk and gain nothing.
+        concurrent=runtime.threads > 2,
         description={**runtime.description, "precision": bundle.precision},
     )
     return CosyVoice3Model(config, stages)
 
 
-def flow_memory(config: FlowConfig, options: FlowOptions, context_bytes: int | None) -> tuple[CacheType, int | None]:
-    """Precision of the flow's cache, and the frames of context that fit into `context_bytes`.
-
-    Raises `ConfigError` where not even one attention chunk fits.
-    """
+def flow_memory(config: FlowConfig, options: FlowOptions, context_frames: int | None) -> tuple[CacheType, int | None]:
+    """Precision of the flow's cache, and the frames of context that it holds: whole attention chunks, at least one."""
     values = cache_values(config, SolverPlan.of(config.cfm, options))
     rate = config.input_frame_rate * config.token_mel_ratio
     cache_type: CacheType = "float32" if 4 * values * rate <= SINGLE_PRECISION_RATE else "float16"
-    if context_bytes is None:
+    if context_frames is None:
         return cache_type, None
+    frames = min(context_frames, CONTEXT_BYTES // (values * (4 if cache_type == "float32" else 2)))
     chunk = config.dit.static_chunk_size
-    chunk_bytes = chunk * values * (4 if cache_type == "float32" else 2)
-    if context_bytes < chunk_bytes:
-        raise ConfigError(
-            f"context_bytes is {context_bytes}, and one attention chunk of this model takes {chunk_bytes}; give it more"
-        )
-    return cache_type, context_bytes // chunk_bytes * chunk
+    return cache_type, max(frames // chunk, 1) * chunk
 
 
 def source_noise(config: ModelConfig, bundle: Bundle) -> SourceNoise:

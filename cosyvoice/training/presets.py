@@ -14,6 +14,7 @@ from cosyvoice.engine.pipeline import TTS
 from cosyvoice.errors import ConfigError
 from cosyvoice.reference.loading import load_reference_model
 from cosyvoice.speech_tokenizer.model import SpeechTokenizer
+from cosyvoice.text.english_numbers import EnglishNumbers
 from cosyvoice.training.corpus.synthesisers import BASE_VOICES, BaseVoice
 from cosyvoice.training.features import FeatureStore
 from cosyvoice.training.phone_classes import PAUSE, edit_distance, phone_class
@@ -73,7 +74,9 @@ def make_presets(model_dir: Path, recogniser: SpeechTokenizer, corpus: Path) -> 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{utterance.id}.wav"
             soundfile.write(path, store.samples(item), 24000)
-            cloned = tts.clone(path, utterance.text, name=NAMES[voice.name])
+            # Numbers are spelled out once, here: reading digits costs seconds when a process first does it.
+            transcript = " ".join(EnglishNumbers().expand(utterance.text).split())
+            cloned = tts.clone(path, transcript, name=NAMES[voice.name])
         preset = replace(
             cloned,
             gender=voice.gender,
