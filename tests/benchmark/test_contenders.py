@@ -20,7 +20,8 @@ class Converter:
 
     calls: list[str] = field(default_factory=list)
 
-    def __call__(self, source, out, precision, overwrite, progress):
+    def __call__(self, source, out, precision, overwrite, progress, measure):
+        assert not measure
         self.calls.append(precision)
         out.mkdir(exist_ok=True)
         for file in source.iterdir():
