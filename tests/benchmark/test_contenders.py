@@ -20,7 +20,7 @@ class Converter:
 
     calls: list[str] = field(default_factory=list)
 
-    def __call__(self, source, out, precision, overwrite, progress, measure):
+    def __call__(self, source, out, precision, overwrite, progress, measure=False):
         assert not measure
         self.calls.append(precision)
         out.mkdir(exist_ok=True)
