@@ -95,14 +95,14 @@ class CorpusSettings(StrictModel):
     """What the corpus holds. Speakers are the base voices and warped copies of them."""
 
     seed: int = 1
-    sentences: int = 6500
+    sentences: int = 15000
     shares: tuple[float, float, float] = (0.3, 0.1, 0.6)
     """Shares of fortunes, Bible and generated sentences."""
-    base_sentences: int = 240
+    base_sentences: int = 450
     """Sentences that an unwarped base voice speaks for each of its shares."""
-    speakers: int = 110
+    speakers: int = 160
     """Warped training speakers."""
-    speaker_sentences: int = 34
+    speaker_sentences: int = 30
     validation_speakers: int = 8
     test_speakers: int = 14
     held_out_sentences: int = 16

@@ -10,6 +10,7 @@ from cosyvoice.cli.corpus import corpus
 from cosyvoice.cli.extras import needs_extra
 from cosyvoice.cli.train import train
 from cosyvoice.errors import ConfigError, MissingDependencyError
+from cosyvoice.evaluation.sentences import default_sentences
 from cosyvoice.training import assemble as assembly
 from cosyvoice.training import run
 from cosyvoice.training.configuration import STAGES
@@ -111,7 +112,8 @@ def test_corpus_builds_with_the_settings_of_its_size(app, monkeypatch):
     arguments = "corpus c --size test --workers 3 speakers=9"
     result = CliRunner().invoke(app, arguments.split())
     assert result.exit_code == 0
-    [(folder, settings, workers)] = calls
+    [(folder, settings, workers, excluded)] = calls
+    assert excluded == default_sentences()
     assert (folder, settings.speakers, settings.sentences, workers) == (Path("c"), 9, 300, 3)
     assert "1.50 hours" in result.stdout
 
