@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from cosyvoice import __version__
+from cosyvoice.checkpoint.directories import replacing
 from cosyvoice.checkpoint.released import load_state_dict
 from cosyvoice.checkpoint.weights import read_weights
 from cosyvoice.config.bundle import BUNDLE_FILE, PRECISIONS, Bundle, Precision, is_bundle, read_bundle
@@ -60,12 +60,12 @@ class Source:
     def open(cls, directory: Path) -> Source:
         """Raises `ModelError` for a directory without a model, and for a bundle whose weights are no numbers."""
         config = read_model_config(directory)
-        if is_bundle(directory) and not read_bundle(directory).float_weights:
+        if not is_bundle(directory):
+            return cls(directory, config, released=detect_generation(directory) is not None)
+        bundle = read_bundle(directory)
+        if not bundle.float_weights:
             raise ModelError(f"{directory} is quantised already; convert the model that it was made from")
-        released = detect_generation(directory) is not None
-        if is_bundle(directory):
-            released = read_bundle(directory).released
-        return cls(directory, config, released)
+        return cls(directory, config, bundle.released)
 
     @property
     def _pickled(self) -> bool:
@@ -119,14 +119,7 @@ def convert(
         raise OutputError(f"{out} is not an empty directory; choose another one")
     opened = Source.open(source)
     say = progress or (lambda stage: None)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written ({error.strerror}); choose another directory") from None
-    try:
-        fresh = temporary / "new"
-        fresh.mkdir()
+    with replacing(out) as fresh:
         _copy_frontend(opened, fresh)
         for network in NETWORKS:
             say(f"converting {network}")
@@ -137,11 +130,6 @@ def convert(
             say("measuring quality")
             record = record.model_copy(update={"quality": _quality(opened, fresh)})
             _write_record(record, fresh)
-        _move(fresh, out, temporary / "old")
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written ({error.strerror or error}); is the disk full?") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return record
 
 
@@ -249,15 +237,3 @@ def _quality(source: Source, fresh: Path) -> dict[str, float]:
     expected, stages = load_reference_model(source.directory).stages, load_native_model(fresh).stages
     measured = compare_stages(expected, stages, source.config, voice)
     return {name: float(f"{value:.3g}") for name, value in measured.items()}
-
-
-def _move(fresh: Path, out: Path, old: Path) -> None:
-    if out.exists():
-        out.rename(old)
-    fresh.chmod(0o755)
-    try:
-        fresh.rename(out)
-    except OSError:
-        if old.exists() and not out.exists():
-            old.rename(out)
-        raise

@@ -57,3 +57,8 @@ class PromptRules:
                 f"neither the prompt text nor the text holds <|endofprompt|> (id {self.end_of_prompt_id}), "
                 "which this model needs; begin the prompt text with an instruction and <|endofprompt|>"
             )
+
+    def bistream_head(self, prompt_text: Sequence[int]) -> tuple[list[Row], Sequence[int]]:
+        """What a streamed text begins with, up to the end-of-prompt mark, and the prompt text behind it."""
+        marked = 0 if self.end_of_prompt_id is None else list(prompt_text).index(self.end_of_prompt_id) + 1
+        return [Row(Kind.SPECIAL, self.special.sos), *text_rows(prompt_text[:marked])], prompt_text[marked:]

@@ -26,7 +26,6 @@ from cosyvoice.llm.layout import (
     bistream,
     length_limits,
     speech_rows,
-    text_rows,
     unistream,
 )
 from cosyvoice.llm.loss import accuracy, label_smoothing_loss
@@ -209,24 +208,14 @@ class SpeechLM(PromptRules, nn.Module):
         self.check_text(prompt_text)
         self.check_end_of_prompt(prompt_text)
         self.check_speech(prompt_speech_token)
-        marked = 0 if self.end_of_prompt_id is None else list(prompt_text).index(self.end_of_prompt_id) + 1
+        head, rest = self.bistream_head(prompt_text)
         cache = self.new_cache()
 
         def feed(rows: Sequence[Row]) -> NDArray[np.float32]:
             self.check_text([row.id for row in rows if row.kind == Kind.TEXT])
             return self.feed(rows, cache)
 
-        head = [Row(Kind.SPECIAL, self.special.sos), *text_rows(prompt_text[:marked])]
-        return BistreamSession(
-            feed,
-            sampler,
-            self.special,
-            self.config,
-            head,
-            prompt_text[marked:],
-            prompt_speech_token,
-            max_tokens,
-        )
+        return BistreamSession(feed, sampler, self.special, self.config, head, rest, prompt_speech_token, max_tokens)
 
     def _continue(self, rows: list[Row], sampler: Sampler, minimum: int, maximum: int) -> Iterator[int]:
         cache = self.new_cache(capacity=len(rows) + 256)

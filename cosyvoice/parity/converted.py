@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from cosyvoice.engine.models import CosyVoice3Model
 from cosyvoice.errors import ModelError
 from cosyvoice.export.bundle import convert
 from cosyvoice.native.loading import load_native_model
-from cosyvoice.parity.golden import ParityFolder
+from cosyvoice.parity.golden import ParityFolder, Row
+from cosyvoice.parity.report import Report
 
 INSIDE = {
     "{}_llm_train": r"(?!batch\.).*",
@@ -62,3 +64,13 @@ def inside(folder: ParityFolder, generation: str, name: str) -> frozenset[str]:
     if not patterns or not folder.has(name):
         return frozenset()
     return frozenset(tensor for tensor in folder.topic(name).tensors if re.fullmatch(patterns[0], tensor))
+
+
+def check_topics(converted: Converted, checks: Mapping[str, Callable[[Report, Converted], None]]) -> Iterator[Row]:
+    """Rows of the topics that the folder has; a name `{}_flow` is completed by the generation."""
+    for pattern, check_topic in checks.items():
+        name = pattern.format(converted.generation)
+        if converted.folder.has(name):
+            report = Report(converted.folder.topic(name))
+            check_topic(report, converted)
+            yield from report.finish(inside(converted.folder, converted.generation, name))

@@ -11,7 +11,7 @@ from cosyvoice.engine.stages import FloatArray, FlowInput, TokenChunk
 from cosyvoice.native.flow import NativeFlowStage
 from cosyvoice.native.noise import released_start_noise
 from cosyvoice.native.solver import time_grid
-from cosyvoice.parity.converted import Converted, inside
+from cosyvoice.parity.converted import Converted, check_topics
 from cosyvoice.parity.flow import CASE_INPUTS, ESTIMATOR_INPUTS
 from cosyvoice.parity.golden import Row
 from cosyvoice.parity.report import Report
@@ -22,12 +22,7 @@ NOISE_TOLERANCE = 1e-6
 
 def check(converted: Converted) -> Iterator[Row]:
     """Rows of the topics `vN_flow` and `vN_flow_debug`, as far as the folder has them."""
-    generation = converted.generation
-    for name, check_topic in ((f"{generation}_flow", _inference), (f"{generation}_flow_debug", _debug)):
-        if converted.folder.has(name):
-            report = Report(converted.folder.topic(name))
-            check_topic(report, converted)
-            yield from report.finish(inside(converted.folder, generation, name))
+    yield from check_topics(converted, {"{}_flow": _inference, "{}_flow_debug": _debug})
 
 
 def _inference(report: Report, converted: Converted) -> None:

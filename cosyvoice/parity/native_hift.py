@@ -20,7 +20,7 @@ from cosyvoice.native.f0_predictor import F0Predictor
 from cosyvoice.native.noise import ReleasedNoise, released_start_noise
 from cosyvoice.native.source import HarmonicSource
 from cosyvoice.native.vocoder import WEIGHTS_NAME
-from cosyvoice.parity.converted import Converted, inside
+from cosyvoice.parity.converted import Converted, check_topics
 from cosyvoice.parity.golden import F0_TOLERANCE, Row
 from cosyvoice.parity.hift import HIFT_INPUTS
 from cosyvoice.parity.native_flow import NOISE_TOLERANCE
@@ -29,12 +29,7 @@ from cosyvoice.parity.report import Report
 
 def check(converted: Converted) -> Iterator[Row]:
     """Rows of the topics `vN_hift` and `vN_official_rng`, as far as the folder has them."""
-    generation = converted.generation
-    for name, check_topic in ((f"{generation}_hift", _hift), (f"{generation}_official_rng", _official_rng)):
-        if converted.folder.has(name):
-            report = Report(converted.folder.topic(name))
-            check_topic(report, converted)
-            yield from report.finish(inside(converted.folder, generation, name))
+    yield from check_topics(converted, {"{}_hift": _hift, "{}_official_rng": _official_rng})
 
 
 class Excitation:

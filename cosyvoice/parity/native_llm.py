@@ -14,8 +14,8 @@ from cosyvoice.engine.decoding import decode
 from cosyvoice.engine.models import CosyVoice3Model
 from cosyvoice.engine.stages import FloatArray, LLMInput
 from cosyvoice.llm.bistream import BistreamSession, Sampler
-from cosyvoice.llm.layout import Kind, speech_rows, text_rows
 from cosyvoice.llm.layout import Row as InputRow
+from cosyvoice.llm.layout import speech_rows
 from cosyvoice.native.llm import WEIGHTS, EmbeddingTables, NativeLLMStage, NativeLLMState
 from cosyvoice.parity.converted import Converted
 from cosyvoice.parity.golden import Row
@@ -61,12 +61,10 @@ class NativeLM:
         self, sampler: Sampler, prompt_text: Sequence[int] = (), prompt_speech_token: Sequence[int] = ()
     ) -> BistreamSession:
         """A session that takes text piece by piece; it ends the one before."""
-        marked = 0 if self.end_of_prompt_id is None else list(prompt_text).index(self.end_of_prompt_id) + 1
-        head = [InputRow(Kind.SPECIAL, self.special.sos), *text_rows(prompt_text[:marked])]
+        head, rest = self._stage.bistream_head(prompt_text)
         if self._streamed is not None:
             self.release(self._streamed)
         state = self._streamed = self._stage.open()
-        rest = prompt_text[marked:]
         return BistreamSession(
             lambda rows: self._feed(rows, state), sampler, self.special, self.config, head, rest, prompt_speech_token
         )

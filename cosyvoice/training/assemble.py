@@ -8,12 +8,11 @@ error.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 
 from torch import nn
 
+from cosyvoice.checkpoint.directories import replacing
 from cosyvoice.checkpoint.weights import write_weights
 from cosyvoice.config.model import MelConfig, ModelConfig
 from cosyvoice.errors import ConfigError, OutputError
@@ -71,18 +70,8 @@ def assemble(runs: Path, out: Path, name: str, overwrite: bool = False) -> dict[
         raise OutputError(f"{out} is not an empty directory: choose another one, or overwrite the model in it")
     config = model_config(runs, name)
     check_acquainted(runs)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written ({error.strerror}): choose another directory") from None
-    try:
-        fresh = temporary / "new"
-        fresh.mkdir()
+    with replacing(out, keep=lambda item: item.name not in WRITTEN) as fresh:
         _write_model(runs, fresh, config)
-        _move(fresh, out, temporary / "old")
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return {file: (out / file).stat().st_size for file in WRITTEN}
 
 
@@ -148,20 +137,3 @@ def _write_model(runs: Path, folder: Path, config: ModelConfig) -> None:
     export_speech_tokenizer(tokenizer, folder / "speech_tokenizer.onnx")
     export_speaker_encoder(speaker, folder / "campplus.onnx")
     write_graphs(folder)
-
-
-def _move(fresh: Path, out: Path, old: Path) -> None:
-    """Put `fresh` in the place of `out`, with the files of `out` that are no part of a model."""
-    try:
-        if out.exists():
-            for item in out.iterdir():
-                if item.name not in WRITTEN:
-                    copy = shutil.copytree if item.is_dir() else shutil.copy2
-                    copy(item, fresh / item.name)
-            out.rename(old)
-        fresh.chmod(0o755)
-        fresh.rename(out)
-    except OSError as error:
-        if old.exists() and not out.exists():
-            old.rename(out)
-        raise OutputError(f"{out} cannot be written ({error.strerror}): is the disk full?") from None
