@@ -263,13 +263,22 @@ class Trainer:
         if self.checkpoint_path.exists():
             self._resume()
         elif self.settings.initial:
-            run = Path(self.settings.initial)
-            for name, module in self.task.modules().items():
-                try:
-                    module.load_state_dict(load_averaged(run, name))
-                except (RuntimeError, KeyError):
-                    raise ConfigError(f"{run} holds no {name} of this size: choose another loop.initial") from None
+            self._begin_with(Path(self.settings.initial))
             self.average = Averager(self.task.modules(), self.settings.ema_decay)
+
+    def _begin_with(self, run: Path) -> None:
+        """Take the weights of `run`; a module that it did not train, such as an adversary that joins now, stays new."""
+        fitting = 0
+        for name, module in self.task.modules().items():
+            try:
+                module.load_state_dict(load_averaged(run, name))
+                fitting += 1
+            except KeyError:
+                log.info("%s: %s has no %s, which begins anew", self.task.name, run, name)
+            except RuntimeError:
+                raise ConfigError(f"{run} holds no {name} of this size: choose another loop.initial") from None
+        if not fitting:
+            raise ConfigError(f"{run} is of another stage than {self.task.name}: choose another loop.initial")
 
     def _resume(self) -> None:
         state: dict[str, Any] = torch.load(self.checkpoint_path, weights_only=True, map_location="cpu")

@@ -223,3 +223,22 @@ def test_initial_weights_have_to_fit(tmp_path):
         Trainer(task, settings(initial=str(tmp_path / "first")), tmp_path / "second")
     with pytest.raises(ConfigError, match="missing"):
         Trainer(LineTask(), settings(initial=str(tmp_path / "none")), tmp_path / "second")
+
+
+def test_a_module_that_joins_now_begins_anew(tmp_path):
+    train(LineTask(), tmp_path / "first")
+    task = LineTask()
+    joined = nn.Linear(2, 2)
+    before = joined.weight.detach().clone()
+    task.modules = lambda: {"line": task.model, "adversary": joined}
+    Trainer(task, settings(initial=str(tmp_path / "first")), tmp_path / "second")
+    assert torch.equal(joined.weight, before)
+    assert torch.equal(task.model.state_dict()["0.weight"], load_averaged(tmp_path / "first", "line")["0.weight"])
+
+
+def test_initial_weights_of_another_stage_are_refused(tmp_path):
+    train(LineTask(), tmp_path / "first")
+    task = LineTask()
+    task.modules = lambda: {"curve": task.model}
+    with pytest.raises(ConfigError, match="another stage"):
+        Trainer(task, settings(initial=str(tmp_path / "first")), tmp_path / "second")
