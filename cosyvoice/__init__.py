@@ -28,8 +28,9 @@ from cosyvoice.errors import (
 )
 
 if TYPE_CHECKING:
+    from cosyvoice.engine.compat import Compat
     from cosyvoice.engine.guard import Guard
-    from cosyvoice.engine.models import CosyVoice3Model
+    from cosyvoice.engine.models import CosyVoiceModel
     from cosyvoice.engine.pipeline import TTS
     from cosyvoice.engine.speech import Chunk, Speech
     from cosyvoice.engine.streaming import StreamingConfig
@@ -83,6 +84,7 @@ def load(
     threads: int | None = None,
     device: str = "cpu",
     flow: FlowOptions | None = None,
+    compat: Compat = "corrected",
 ) -> TTS:
     """Load a model.
 
@@ -93,14 +95,19 @@ def load(
         threads: of one operation; None uses all cores.
         device: where the networks of the reference run, as PyTorch names it.
         flow: solver, steps and guidance of the native flow; None takes those of the model.
+        compat: `released` brings back what the released code did wrong around its models, for comparison; see
+            docs/differences.md.
 
     Raises `ModelError` for files that are missing or damaged, `ConfigError` for settings that this version
     does not know or that do not fit together, `MissingDependencyError` where the reference lacks PyTorch.
     """
     from cosyvoice.config.bundle import is_bundle
+    from cosyvoice.engine.compat import check_compat
     from cosyvoice.engine.pipeline import TTS
+    from cosyvoice.engine.speakers import bundled_speakers
     from cosyvoice.voice.store import VoiceStore
 
+    check_compat(compat)
     directory = DEFAULT_MODEL if model is None else Path(model).expanduser()
     if model is None and not (directory / "config.json").is_file():
         raise ModelError(
@@ -117,13 +124,16 @@ def load(
     if native:
         from cosyvoice.native.loading import load_native_model
 
-        loaded = load_native_model(directory, threads, flow)
+        loaded = load_native_model(directory, threads, flow, compat=compat)
+        speakers = bundled_speakers(directory, loaded.config)
     else:
-        loaded = _load_reference(directory, threads, device)
-    return TTS(loaded, VoiceStore(presets=directory / "voices"))
+        loaded, speakers = _load_reference(directory, threads, device, compat)
+    return TTS(loaded, VoiceStore(presets=directory / "voices", built_in=speakers))
 
 
-def _load_reference(directory: Path, threads: int | None, device: str) -> CosyVoice3Model:
+def _load_reference(
+    directory: Path, threads: int | None, device: str, compat: Compat
+) -> tuple[CosyVoiceModel, dict[str, Voice]]:
     try:
         import torch  # noqa: F401 - to tell a missing PyTorch from other missing modules
     except ImportError:
@@ -131,9 +141,10 @@ def _load_reference(directory: Path, threads: int | None, device: str) -> CosyVo
             f"{directory} is no bundle, and what runs it is PyTorch, which is not installed; convert it on another "
             "machine with 'cosyvoice convert', or install PyTorch with: pip install 'cosyvoice[torch]'"
         ) from None
-    from cosyvoice.reference.loading import load_reference_model
+    from cosyvoice.reference.loading import load_reference_model, load_speakers
 
-    return load_reference_model(directory, threads, device)
+    loaded = load_reference_model(directory, threads, device, compat)
+    return loaded, load_speakers(directory, loaded.config)
 
 
 def __getattr__(name: str) -> Any:

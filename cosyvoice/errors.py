@@ -41,3 +41,7 @@ class GenerationError(CosyVoiceError):
 
 class MissingDependencyError(CosyVoiceError):
     """A feature needs an extra that is not installed; the message names the command that installs it."""
+
+
+class DownloadError(ModelError):
+    """A model cannot be downloaded: there is no connection, no such model, or it does not arrive intact."""

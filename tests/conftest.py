@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -13,20 +14,28 @@ import torch
 import cosyvoice
 from cosyvoice.checkpoint.weights import write_weights
 from cosyvoice.config.model import (
+    CausalMaskedDiffConfig,
     CFMConfig,
     DiTConfig,
+    EncoderConfig,
     FlowConfig,
     HiFTConfig,
     LLMConfig,
+    MaskedDiffConfig,
     ModelConfig,
     Qwen2Config,
+    UNetConfig,
 )
 from cosyvoice.engine.pipeline import TTS
+from cosyvoice.flow.causal_masked_diff import CausalMaskedDiffWithXvec
+from cosyvoice.flow.conditional import ConditionalFlow
 from cosyvoice.flow.flow import CausalMaskedDiffWithDiT
+from cosyvoice.flow.masked_diff import MaskedDiffWithXvec
 from cosyvoice.hifigan.generator import CausalHiFTGenerator
 from cosyvoice.llm.cosyvoice3_lm import CosyVoice3LM
 from cosyvoice.voice.voice import Voice
 
+FlowT = TypeVar("FlowT", bound=ConditionalFlow)
 SPEECH_TOKENS = 61
 EMBEDDING_DIM = 192
 PARITY = Path(__file__).parent / "data" / "parity"
@@ -175,6 +184,47 @@ def make_voice() -> Callable[..., Voice]:
 def make_speech() -> Callable[..., np.ndarray]:
     """`speech_like` for tests."""
     return speech_like
+
+
+@pytest.fixture(scope="session")
+def masked_diff() -> MaskedDiffWithXvec:
+    """A flow of the first generation: 5 tokens of overlap, which are 8 mel frames, and two levels."""
+    unet = UNetConfig(
+        in_channels=32, out_channels=8, channels=(16, 24), attention_head_dim=4, num_heads=2, n_blocks=1,
+        num_mid_blocks=1,
+    )  # fmt: skip
+    config = MaskedDiffConfig(
+        vocab_size=37, mel_dim=8, speaker_embedding_dim=12, regulator_layers=2, overlap_tokens=5, cached_frames=8,
+        mel_mean=-1.0, mel_std=2.0, cfm=CFMConfig(n_timesteps=3), unet=unet,
+        encoder=EncoderConfig(input_size=12, output_size=16, attention_heads=2, linear_units=20, num_blocks=2),
+    )  # fmt: skip
+    return with_random_weights(MaskedDiffWithXvec(config))
+
+
+@pytest.fixture(scope="session")
+def causal_masked_diff() -> CausalMaskedDiffWithXvec:
+    """A flow of the second generation: attention chunks of 5 tokens, which are 10 mel frames."""
+    unet = UNetConfig(
+        in_channels=32, out_channels=8, channels=(16,), attention_head_dim=4, num_heads=2, n_blocks=2,
+        num_mid_blocks=1, causal=True, static_chunk_size=10,
+    )  # fmt: skip
+    encoder = EncoderConfig(
+        input_size=12, output_size=16, attention_heads=2, linear_units=20, num_blocks=2, static_chunk_size=5
+    )
+    config = CausalMaskedDiffConfig(
+        vocab_size=37, mel_dim=8, speaker_embedding_dim=12, up_blocks=1, mel_mean=-1.0, mel_std=2.0,
+        cfm=CFMConfig(n_timesteps=3), unet=unet, encoder=encoder,
+    )  # fmt: skip
+    return with_random_weights(CausalMaskedDiffWithXvec(config))
+
+
+def with_random_weights(flow: FlowT) -> FlowT:
+    """The same with weights that no initialisation makes too small to matter."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return flow.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="session")

@@ -18,14 +18,14 @@ import soundfile
 from cosyvoice.audio.resample import resample
 from cosyvoice.errors import AudioError, OutputError
 
-# Format and sample encoding of libsndfile by file extension.
-_ENCODINGS = {
+ENCODINGS = {
     "wav": ("WAV", "PCM_16"),
     "flac": ("FLAC", "PCM_16"),
     "ogg": ("OGG", "VORBIS"),
     "mp3": ("MP3", "MPEG_LAYER_III"),
 }
-AUDIO_FORMATS = tuple(_ENCODINGS)
+"""Format and sample encoding of libsndfile by file extension."""
+AUDIO_FORMATS = tuple(ENCODINGS)
 
 
 def read_audio(
@@ -81,14 +81,14 @@ def encode_audio(samples: np.ndarray, sample_rate: int, audio_format: str = "wav
         AudioError: the samples are empty, not mono or not finite.
         OutputError: the format is unknown, or does not allow this rate.
     """
-    if audio_format not in _ENCODINGS:
+    if audio_format not in ENCODINGS:
         raise OutputError(f"unknown audio format {audio_format!r}; use one of {', '.join(AUDIO_FORMATS)}")
     samples = np.asarray(samples)
     if samples.ndim != 1 or samples.size == 0:
         raise AudioError(f"cannot encode samples of shape {samples.shape}; give a non-empty mono array [time]")
     if not np.isfinite(samples).all():
         raise AudioError("cannot encode samples that are not finite numbers; the synthesis went wrong")
-    container, subtype = _ENCODINGS[audio_format]
+    container, subtype = ENCODINGS[audio_format]
     buffer = io.BytesIO()
     limited = np.clip(samples, -1.0, 1.0).astype(np.float32, copy=False)
     try:

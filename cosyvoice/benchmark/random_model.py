@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
@@ -22,25 +21,27 @@ import cosyvoice
 from cosyvoice.benchmark.harness import Say
 from cosyvoice.config.bundle import is_bundle
 from cosyvoice.config.model import (
+    CausalMaskedDiffConfig,
     CFMConfig,
     DiTConfig,
     FlowConfig,
     HiFTConfig,
     LLMConfig,
+    MaskedDiffConfig,
+    MelConfig,
     ModelConfig,
     Qwen2Config,
+    TransformerLMConfig,
 )
 from cosyvoice.config.released import read_model_config
 from cosyvoice.errors import ConfigError
 from cosyvoice.export.bundle import ENCODER_FILE, NETWORKS, TOKENIZER_FILE, write_graphs
 from cosyvoice.export.vocoder_graph import fold_weight_norm
-from cosyvoice.flow.flow import CausalMaskedDiffWithDiT
 from cosyvoice.flow.rotary import RotaryEmbedding
-from cosyvoice.hifigan.generator import CausalHiFTGenerator
-from cosyvoice.llm.cosyvoice3_lm import CosyVoice3LM
+from cosyvoice.reference.networks import expected_shapes
 from cosyvoice.text.phones import VOCAB_SIZE
 
-GEOMETRIES = ("0.5b", "0.5b-shallow", "mini", "tiny")
+GEOMETRIES = ("300m", "v2-0.5b", "0.5b", "0.5b-shallow", "mini", "tiny")
 _GAIN = 0.7
 """Of every layer, so that residual branches add little."""
 _UNUSED = "llm.model.lm_head.weight"
@@ -51,11 +52,16 @@ _MAGNITUDE, _DIRECTION = "weight.original0", "weight.original1"
 def geometry(name: str) -> ModelConfig:
     """The configuration of a random model.
 
-    `0.5b` is Fun-CosyVoice3-0.5B, `0.5b-shallow` the same with two layers in language model and flow, `mini` the
-    model that comes with the package, `tiny` the smallest that works. Raises `ConfigError` for other names.
+    `300m` is CosyVoice-300M, `v2-0.5b` CosyVoice2-0.5B, `0.5b` Fun-CosyVoice3-0.5B, `0.5b-shallow` the same with two
+    layers in language model and flow, `mini` the model that comes with the package, `tiny` the smallest that works.
+    Raises `ConfigError` for other names.
     """
     qwen = Qwen2Config(vocab_size=VOCAB_SIZE)
-    if name == "0.5b":
+    if name == "300m":
+        config = _first_generation()
+    elif name == "v2-0.5b":
+        config = _second_generation(qwen)
+    elif name == "0.5b":
         config = ModelConfig(llm=LLMConfig(qwen=qwen))
     elif name == "0.5b-shallow":
         qwen = qwen.model_copy(update={"num_layers": 2})
@@ -68,6 +74,24 @@ def geometry(name: str) -> ModelConfig:
         raise ConfigError(f"no random model {name!r}; choose one of {', '.join(GEOMETRIES)}")
     changes = {"name": f"random-{name}", "tokenizer": "phones", "end_of_prompt_id": None}
     return config.model_copy(update=changes)
+
+
+def _first_generation() -> ModelConfig:
+    mel = MelConfig(sample_rate=22050, n_fft=1024, hop_size=256, win_size=1024, fmax=8000.0)
+    dilations = ((1, 3, 5), (1, 3, 5))
+    hift = HiFTConfig(
+        causal=False, sampling_rate=22050, upsample_rates=(8, 8), upsample_kernel_sizes=(16, 16), f0_in_float64=False,
+        source_resblock_kernel_sizes=(7, 11), source_resblock_dilation_sizes=dilations, source_phase="sample",
+        joint_frames=20,
+    )  # fmt: skip
+    llm = TransformerLMConfig(text_token_size=VOCAB_SIZE)
+    return ModelConfig(generation="v1", llm=llm, flow=MaskedDiffConfig(), hift=hift, mel=mel)
+
+
+def _second_generation(qwen: Qwen2Config) -> ModelConfig:
+    hift = HiFTConfig(causal=False, source_phase="linear", f0_in_float64=False)
+    llm = LLMConfig(qwen=qwen, speech_extra_tokens=3, task_embedding=True)
+    return ModelConfig(generation="v2", llm=llm, flow=CausalMaskedDiffConfig(), hift=hift, mel=MelConfig(fmax=8000.0))
 
 
 def _tiny() -> ModelConfig:
@@ -113,18 +137,11 @@ def random_weights(config: ModelConfig, network: str) -> dict[str, NDArray[Any]]
 
     Each tensor depends on its name and shape alone.
     """
-    with torch.device("meta"):
-        if network == "llm":
-            module: torch.nn.Module = CosyVoice3LM(config.llm)
-        elif network == "flow":
-            module = CausalMaskedDiffWithDiT(config.flow)
-        else:
-            module = CausalHiFTGenerator(config.hift)
-    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items() if name != _UNUSED}
+    shapes = {name: shape for name, shape in expected_shapes(config)[network].items() if name != _UNUSED}
     weights = {name: _draw(name, shape) for name, shape in shapes.items()}
     for name in shapes:
         if name.endswith("rotary_embed.inv_freq"):
-            weights[name] = RotaryEmbedding(config.flow.dit.dim_head).inv_freq.numpy().astype(np.float16)
+            weights[name] = RotaryEmbedding(2 * shapes[name][0]).inv_freq.numpy().astype(np.float16)
         elif name.endswith(_MAGNITUDE):
             # With the length of its direction as magnitude, a layer is the weight that was drawn.
             direction = weights[name.replace(_MAGNITUDE, _DIRECTION)].astype(np.float32)

@@ -16,9 +16,9 @@ import numpy as np
 
 from cosyvoice.config.model import ModelConfig
 from cosyvoice.engine.guard import Guard, LengthLimits
-from cosyvoice.engine.models import CosyVoice3Model
+from cosyvoice.engine.models import model_of
 from cosyvoice.engine.pipeline import TTS
-from cosyvoice.engine.stages import FloatArray, FlowInput, LLMInput, LLMStage
+from cosyvoice.engine.stages import FloatArray, FlowInput, LLMInput, LLMStage, TextStream
 from cosyvoice.errors import ConfigError
 from cosyvoice.voice.store import VoiceStore
 from cosyvoice.voice.voice import Voice
@@ -58,7 +58,7 @@ class Workload:
         return Voice(
             name="random",
             speech_token=rng.integers(0, config.llm.speech_token_size, tokens).astype(np.int32),
-            mel=_mel(rng, tokens * config.flow.token_mel_ratio, config).astype(np.float16),
+            mel=_mel(rng, int(tokens * config.frames_per_token), config).astype(np.float16),
             speaker_embedding=rng.standard_normal(config.flow.speaker_embedding_dim).astype(np.float32),
             transcript=TEXT,
             model=config.name,
@@ -75,7 +75,8 @@ class Workload:
         """What the language model reads before request `number`."""
         rng = np.random.default_rng([2, number])
         text = rng.integers(0, self._text_ids, TEXT_TOKENS).tolist()
-        return LLMInput(text, self.prompt_text(), self.voice.speech_token.tolist())
+        voice = self.voice
+        return LLMInput(text, self.prompt_text(), voice.speech_token.tolist(), voice.speaker_embedding)
 
     def prompt_text(self) -> list[int]:
         """Text tokens of the reference, with the end-of-prompt mark where the model needs one."""
@@ -89,7 +90,7 @@ class Workload:
 
     def mel(self) -> FloatArray:
         """Log-mel [frames, n_mels] of the utterance."""
-        return _mel(np.random.default_rng(4), self.tokens * self.config.flow.token_mel_ratio, self.config)
+        return _mel(np.random.default_rng(4), int(self.tokens * self.config.frames_per_token), self.config)
 
     def scripted(self, tts: TTS, seconds: float | None = None) -> TTS:
         """`tts` speaking the script of `seconds` (by default those of the workload), whatever it is asked to say."""
@@ -100,14 +101,14 @@ class Workload:
         stages = replace(
             tts.model.stages,
             text=FixedText(text.tolist(), self.prompt_text()),
-            llm=ScriptedLLM(tts.model.stages.llm, self.script(count), llm.speech_token_size + 1),
+            llm=ScriptedLLM(tts.model.stages.llm, self.script(count), tts.model.stop_ids[-1]),
         )
-        return TTS(CosyVoice3Model(self.config, stages), VoiceStore())
+        return TTS(model_of(self.config, stages), VoiceStore())
 
     @property
     def _text_ids(self) -> int:
         """Text tokens below this number are words."""
-        size = self.config.llm.qwen.vocab_size
+        size = self.config.llm.text_token_size
         return min(size, self.config.end_of_prompt_id or size)
 
 
@@ -137,6 +138,10 @@ class ScriptedLLM:
     def release(self, state: tuple[Any, int]) -> None:
         """See `LLMStage`."""
         self._stage.release(state[0])
+
+    def text_stream(self, inputs: LLMInput, sampler: Any, limit: int | None = None) -> TextStream:
+        """Not for benchmarks: raises `ConfigError`."""
+        raise ConfigError("a scripted language model reads whole texts only; give it the text at once")
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,33 @@
 """Weights of the released layout: `.pt` files read as data, every spelling of their keys brought to one.
 
-`torch.load(weights_only=True)` unpickles tensors and plain containers only, so a hostile file cannot run
-code.
+What a file says of itself is checked before it is loaded, and `torch.load(weights_only=True)` unpickles tensors and
+plain containers only, so a hostile file can neither run code nor take memory that it does not fill.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pickle
-import re
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from cosyvoice.errors import ModelError
-
-# A training checkpoint carries these beside the weights.
-_TRAINING_ENTRIES = frozenset({"epoch", "step"})
-_DISCRIMINATOR = "discriminator."
-_GENERATOR = "generator."
-_WEIGHT_NORM = re.compile(r"(^|\.)weight_([gv])$")
-_PARAMETRIZED = {"g": "parametrizations.weight.original0", "v": "parametrizations.weight.original1"}
+from cosyvoice.checkpoint.keys import is_weight, normalise_key
+from cosyvoice.checkpoint.pt_header import read_pt_header
+from cosyvoice.errors import ModelError, OutputError
 
 
 def _load(path: Path) -> dict[str, Any]:
     path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"{path} is missing; copy the complete model directory")
+    read_pt_header(path)
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        data: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (
         pickle.UnpicklingError,
         RuntimeError,
@@ -42,18 +41,21 @@ def _load(path: Path) -> dict[str, Any]:
         raise ModelError(
             f"{path} is damaged or holds more than tensors ({reason}); download it from a source you trust"
         ) from None
-    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        raise ModelError(f"{path} holds no table of named entries; it is not a checkpoint of a released model")
     return data
 
 
-def normalise_key(key: str) -> str:
-    """The one spelling of a weight's name: no `generator.` prefix, weight norm in its parametrization form.
+def weights_path(model_dir: Path, network: str, variant: str = "") -> Path:
+    """The file of a released network, `llm.pt`; that of a `variant` lies beside it, `llm.rl.pt` for "rl".
 
-    `weight_g` (magnitude) and `weight_v` (direction) are the older spelling of
-    `parametrizations.weight.original0` and `.original1`.
+    Raises:
+        ModelError: there is no such file; the message names the variants that are there.
     """
-    return _WEIGHT_NORM.sub(lambda match: match[1] + _PARAMETRIZED[match[2]], key.replace(_GENERATOR, ""))
+    path = Path(model_dir) / (f"{network}.{variant}.pt" if variant else f"{network}.pt")
+    if not path.is_file():
+        others = sorted(file.name for file in Path(model_dir).glob(f"{network}*.pt"))
+        there = f"there are {', '.join(others)}" if others else "copy the complete model directory"
+        raise ModelError(f"{path} is missing; {there}")
+    return path
 
 
 def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
@@ -66,7 +68,7 @@ def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """
     weights: dict[str, torch.Tensor] = {}
     for key, value in _load(path).items():
-        if key in _TRAINING_ENTRIES or key.startswith(_DISCRIMINATOR):
+        if not is_weight(key):
             continue
         if not isinstance(value, torch.Tensor):
             raise ModelError(f"{path}: entry {key!r} is a {type(value).__name__}, not a tensor; not a flat checkpoint")
@@ -94,3 +96,31 @@ def load_spk2info(path: Path) -> dict[str, dict[str, torch.Tensor]]:
         if not isinstance(entries, dict) or not all(isinstance(item, torch.Tensor) for item in entries.values()):
             raise ModelError(f"{path}: speaker {name!r} is not a table of tensors; save the speaker again")
     return speakers
+
+
+def write_spk2info(path: Path, speakers: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
+    """Write a table of speakers, as `load_spk2info` reads it, complete or not at all.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    path = Path(path)
+    table = {
+        name: {entry: torch.from_numpy(np.array(value)) for entry, value in entries.items()}
+        for name, entries in speakers.items()
+    }
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}); choose another directory") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(table, file)
+        # mkstemp makes files that only their owner may read.
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        raise OutputError(f"{path} cannot be written ({error}); is the disk full?") from None
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)

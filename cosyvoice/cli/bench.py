@@ -31,7 +31,8 @@ def bench(
     random: Annotated[
         str | None,
         typer.Option(
-            help="Measure a model with random weights instead: 0.5b (Fun-CosyVoice3-0.5B), 0.5b-shallow, mini or tiny.",
+            help="Measure a model with random weights instead: 300m (CosyVoice-300M), v2-0.5b (CosyVoice2-0.5B), 0.5b "
+            "(Fun-CosyVoice3-0.5B), 0.5b-shallow, mini or tiny.",
             show_default=False,
         ),
     ] = None,

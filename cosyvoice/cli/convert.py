@@ -1,15 +1,13 @@
-"""`cosyvoice convert`: a model directory becomes a bundle for the native engine."""
+"""`cosyvoice convert`: a model directory in another form, by default a bundle for the native engine."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
 from cosyvoice.cli.extras import needs_extra
-from cosyvoice.config.bundle import Precision
-from cosyvoice.errors import ConfigError
 
 _UNITS = {
     "llm_kl": "nats, KL divergence of the next speech token",
@@ -19,27 +17,34 @@ _UNITS = {
 
 
 def convert(
-    model_dir: Annotated[Path, typer.Argument(help="Released model directory, or one of our own.")],
-    out: Annotated[Path, typer.Argument(help="Where the bundle is made; must not hold files.")],
+    model_dir: Annotated[Path, typer.Argument(help="Model directory: released (.pt), safetensors, GGUF, or a bundle.")],
+    out: Annotated[Path, typer.Argument(help="Where the result is made; must not hold files.")],
+    to: Annotated[
+        str,
+        typer.Option(help="bundle for the native engine, safetensors, gguf, or pt for the released implementation."),
+    ] = "bundle",
     precision: Annotated[
-        str, typer.Option(help="fp32, int8, int4, or mixed (only the language model quantised).")
-    ] = "fp32",
+        str | None,
+        typer.Option(
+            help="bundle: fp32, int8, int4, or mixed (only the language model quantised); gguf: fp32, fp16, q8_0 or "
+            "q4_0; safetensors and pt: fp32 or fp16. By default that of the source, and fp16 for gguf.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Convert a model for the native engine, which needs no PyTorch.
+    """Convert a model, by default for the native engine, which needs no PyTorch.
 
-    The bundle is complete or not there at all. What the conversion costs in quality is measured against the
-    reference, printed, and kept in the bundle.
+    The result is complete or not there at all. What a bundle costs in quality is measured against the reference,
+    printed, and kept in the bundle. A bundle of GGUF runs the very blocks of its Q8_0 and Q4_0 matrices.
     """
-    if precision not in get_args(Precision):
-        raise ConfigError(f"no precision {precision!r}; choose one of {', '.join(get_args(Precision))}")
     with needs_extra("export", "converting a model"):
-        from cosyvoice.export.bundle import convert as make_bundle
+        from cosyvoice.export.formats import convert_model
 
     from rich.console import Console
 
     with Console(stderr=True).status("reading") as status:
-        record = make_bundle(model_dir, out, precision, progress=status.update)  # type: ignore[arg-type]
-    megabytes = sum(record.files.values()) / 1e6
-    typer.echo(f"{out}: {precision}, {megabytes:.0f} MB in {len(record.files)} files")
-    for name, value in record.quality.items():
+        made = convert_model(model_dir, out, to, precision, progress=status.update)  # type: ignore[arg-type]
+    what = "" if made.format == "bundle" else f"{made.format}, "
+    typer.echo(f"{out}: {what}{made.precision}, {made.size / 1e6:.0f} MB in {made.files} files")
+    for name, value in made.quality.items():
         typer.echo(f"  {name}: {value:.3g} ({_UNITS.get(name, '')})")

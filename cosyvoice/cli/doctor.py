@@ -25,6 +25,7 @@ _OPTIONAL = {
     "tokenizers": "text of released models: pip install 'cosyvoice[released]'",
     "matplotlib": "spectrograms: pip install 'cosyvoice[plot]'",
     "pocketsphinx": "evaluation: pip install 'cosyvoice[evaluate]'",
+    "gradio": "the page: pip install 'cosyvoice[webui]'",
     "hydra-core": "training: pip install 'cosyvoice[train]'",
 }
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")

@@ -15,11 +15,15 @@ from cosyvoice.cli.bench import bench
 from cosyvoice.cli.convert import convert
 from cosyvoice.cli.corpus import corpus
 from cosyvoice.cli.doctor import doctor
+from cosyvoice.cli.download import download
 from cosyvoice.cli.evaluate import evaluate
+from cosyvoice.cli.inspect import inspect
 from cosyvoice.cli.parity import parity
 from cosyvoice.cli.say import say
+from cosyvoice.cli.serve import serve
 from cosyvoice.cli.train import train
 from cosyvoice.cli.voices import voices
+from cosyvoice.cli.web import web
 from cosyvoice.errors import CosyVoiceError
 
 app = typer.Typer(
@@ -29,9 +33,13 @@ app = typer.Typer(
 )
 app.command()(say)
 app.add_typer(voices, name="voices")
+app.command()(serve)
 app.command()(doctor)
+app.command()(web)
 app.command()(evaluate)
 app.command()(convert)
+app.command()(download)
+app.command()(inspect)
 app.command()(bench)
 app.command()(parity)
 app.command()(corpus)

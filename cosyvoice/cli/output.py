@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cosyvoice.errors import MissingDependencyError, OutputError
+from cosyvoice.errors import OutputError
 
 if TYPE_CHECKING:
     from cosyvoice.engine.speech import Speech
 
 STDOUT = "-"
-_LOWEST_DB = -90.0
 
 
 def check_place(path: Path) -> None:
@@ -50,12 +48,20 @@ def check_spectrogram(path: Path) -> None:
     if path.suffix.lower() != ".png":
         raise OutputError(f"the spectrogram {path} would be a PNG file; let the name end with .png")
     check_place(path)
-    try:
-        import matplotlib  # noqa: F401 - only to know that it is there
-    except ImportError:
-        raise MissingDependencyError(
-            "drawing a spectrogram needs matplotlib; install it with: pip install 'cosyvoice[plot]'"
-        ) from None
+    from cosyvoice.engine.picture import check_pictures
+
+    check_pictures()
+
+
+def check_subtitles(path: Path, text: str) -> None:
+    """Raise `OutputError` for a place or format that cannot be written, `TextError` for text that is not English."""
+    from cosyvoice.engine.subtitles import check_format
+    from cosyvoice.text.phone_frontend import PhoneFrontend
+    from cosyvoice.text.written_words import written_words
+
+    check_format(path.suffix.lstrip(".").lower())
+    check_place(path)
+    written_words(PhoneFrontend(), text)
 
 
 def write_speech(path: Path, speech: Speech) -> None:
@@ -71,26 +77,7 @@ def write_speech(path: Path, speech: Speech) -> None:
 
 def write_spectrogram(path: Path, speech: Speech) -> None:
     """Draw waveform and spectrogram (dB of full scale, linear frequency)."""
-    import numpy as np
-    from matplotlib.figure import Figure
-
     from cosyvoice.audio.io import write_bytes_atomically
+    from cosyvoice.engine.picture import draw_speech
 
-    seconds = np.arange(len(speech.samples)) / speech.sample_rate
-    figure = Figure(figsize=(max(6.0, min(24.0, 3.0 * speech.duration)), 5.0), layout="constrained")
-    wave, picture = figure.subplots(2, 1, sharex=True, height_ratios=[1, 3])
-    wave.plot(seconds, speech.samples, linewidth=0.4)
-    wave.set_ylabel("amplitude")
-    # A window of 25 ms with four frames a window; short speech is padded to one window.
-    size = int(0.025 * speech.sample_rate)
-    samples = np.pad(speech.samples, (0, max(0, size - len(speech.samples))))
-    with np.errstate(divide="ignore"):
-        picture.specgram(
-            samples, NFFT=size, noverlap=size - size // 4, Fs=speech.sample_rate,
-            scale="dB", vmin=_LOWEST_DB - 20, cmap="magma",
-        )  # fmt: skip
-    picture.set_xlabel("time (s)")
-    picture.set_ylabel("frequency (Hz)")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    write_bytes_atomically(path, buffer.getvalue())
+    write_bytes_atomically(path, draw_speech(speech.samples, speech.sample_rate))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cosyvoice.cli.output import check_output, check_spectrogram, write_spectrogram, write_speech
+from cosyvoice.cli.output import check_output, check_spectrogram, check_subtitles, write_spectrogram, write_speech
 from cosyvoice.cli.player import Player, find_player
 from cosyvoice.errors import OutputError, TextError, VoiceError
 
@@ -37,11 +37,14 @@ def say(
     transcript: Annotated[str, typer.Option(help="What the recording of --ref says.")] = "",
     instruct: Annotated[str | None, typer.Option(help="How to say it, for models that follow instructions.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same speech.")] = None,
-    speed: Annotated[float, typer.Option(help="Pace, 0.5 to 2.")] = 1.0,
+    speed: Annotated[float, typer.Option(help="Pace, 0.25 to 4.")] = 1.0,
     stream: Annotated[
         bool, typer.Option("--stream", help="Compute in chunks; with --play, play them at once.")
     ] = False,
     spectrogram: Annotated[Path | None, typer.Option(help="Also draw the spectrogram to this PNG file.")] = None,
+    subtitles: Annotated[
+        Path | None, typer.Option(help="Also write subtitles, .srt or .vtt, of English speech.")
+    ] = None,
     model: Annotated[Path | None, typer.Option(help="Model directory; the model of the package otherwise.")] = None,
     backend: Annotated[str, typer.Option(help="native, reference (PyTorch), or auto: native where it can.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; all cores otherwise.")] = None,
@@ -62,6 +65,8 @@ def say(
         check_output(out)
     if spectrogram is not None:
         check_spectrogram(spectrogram)
+    if subtitles is not None:
+        check_subtitles(subtitles, words)
     player = find_player() if play else None
     if ref is not None:
         # Here already, since loading the model takes longer than any check of the recording.
@@ -92,6 +97,10 @@ def say(
         write_speech(out, speech)
     if spectrogram is not None:
         write_spectrogram(spectrogram, speech)
+    if subtitles is not None:
+        from cosyvoice.engine.subtitles import write_subtitles
+
+        write_subtitles(subtitles, tts.align(speech, speech.sample_rate, words))
     _print_report(speech, out)
 
 

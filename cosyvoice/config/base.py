@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Tag, ValidationError
 
 from cosyvoice.errors import ConfigError
 
@@ -25,14 +25,25 @@ class StrictModel(BaseModel):
 
 
 def _explain(cls: type[BaseModel], problem: Any, where: str) -> str:
-    path = ".".join(str(part) for part in problem["loc"])
+    owners: list[Any] = [cls]
+    parts: list[str] = []
+    for part in problem["loc"]:
+        member = _member(owners[-1], part)
+        if member is None:
+            parts.append(str(part))
+        owners.append(member or getattr(getattr(owners[-1], "model_fields", {}).get(part), "annotation", None))
+    path = ".".join(parts)
     if problem["type"] != "extra_forbidden":
         return f"{where}: {path}: {problem['msg']}"
-    owner: Any = cls
-    for part in problem["loc"][:-1]:
-        field = getattr(owner, "model_fields", {}).get(part)
-        owner = getattr(field, "annotation", None)
-    known = list(getattr(owner, "model_fields", {}))
-    close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+    known = list(getattr(owners[-2], "model_fields", {}))
+    close = difflib.get_close_matches(parts[-1], known, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(known)}" if known else ""
     return f"{where}: unknown key {path!r}{hint}"
+
+
+def _member(annotation: Any, tag: Any) -> Any:
+    """The class of a union that `tag` chooses; None where there is no such union. Its tag is in no file's path."""
+    for member in get_args(annotation):
+        if any(isinstance(mark, Tag) and mark.tag == tag for mark in getattr(member, "__metadata__", ())):
+            return member.__origin__
+    return None

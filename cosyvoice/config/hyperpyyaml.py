@@ -2,7 +2,8 @@
 
 `!new:`, `!name:` and `!apply:` become `Tagged` values that only remember the dotted name and the arguments;
 `!ref` is resolved, including arithmetic on numbers (`!ref <chunk_size> * <token_mel_ratio>`). Every other tag
-is refused by name.
+is refused by name. A few kilobytes can be written so that they unfold to gigabytes or to endless depth: long files,
+aliases, deep nesting, and references that grow without measure are refused before they unfold.
 """
 
 from __future__ import annotations
@@ -18,6 +19,12 @@ from typing import Any, cast
 import yaml
 
 from cosyvoice.errors import ConfigError
+
+_MAX_BYTES = 256 * 1024
+_MAX_DEPTH = 40
+_MAX_TEXT = 64 * 1024
+_MAX_NUMBER = 1e15
+_MAX_EXPRESSION = 1000
 
 _REFERENCE = re.compile(r"<([^<>]+)>")
 _PATH_PART = re.compile(r"[^\[\]]+")
@@ -51,7 +58,19 @@ class _Ref:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that keeps the HyperPyYAML tags as data."""
+    """SafeLoader that keeps the HyperPyYAML tags as data, and refuses what unfolds to more than is written."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"{self.peek_event().start_mark}: aliases are not read; use !ref, or write it out")
+        self.depth += 1
+        if self.depth > _MAX_DEPTH:
+            raise yaml.YAMLError(f"nested more than {_MAX_DEPTH} levels deep; no model is described like this")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 def _construct_arguments(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
@@ -93,31 +112,43 @@ def read_hyperpyyaml(path: Path, overrides: dict[str, Any] | None = None) -> dic
         ConfigError: the file is not YAML, holds an unknown tag, or a reference leads nowhere or to itself.
     """
     try:
+        size = path.stat().st_size
+        if size > _MAX_BYTES:
+            raise ConfigError(
+                f"{path} has {size} bytes, more than {_MAX_BYTES}; it is no YAML file of a model directory"
+            )
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read ({error}); is it a YAML file of a model directory?") from None
     try:
         # _Loader derives from SafeLoader.
         document = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         message = " ".join(str(error).split())
         raise ConfigError(f"{path} is not a YAML file this reader understands: {message}") from None
     if not isinstance(document, dict):
         raise ConfigError(f"{path} holds no mapping at its top level; is it the YAML file of a model directory?")
-    return _Resolver({**document, **(overrides or {})}, path).resolve_all()
+    try:
+        return _Resolver({**document, **(overrides or {})}, path).resolve_all()
+    except RecursionError:
+        raise ConfigError(f"{path}: the chain of references is too long; write the values out") from None
 
 
 def walk_tagged(value: Any) -> Iterator[Tagged]:
-    """Every `Tagged` node inside `value`, outer ones first."""
-    if isinstance(value, Tagged):
-        yield value
-        yield from walk_tagged(value.arguments)
-    elif isinstance(value, dict):
-        for child in value.values():
-            yield from walk_tagged(child)
-    elif isinstance(value, list):
-        for child in value:
-            yield from walk_tagged(child)
+    """Every `Tagged` node inside `value` once, outer ones first, though references share it many times."""
+    seen: set[int] = set()
+    pending = [value]
+    while pending:
+        current = pending.pop()
+        if not isinstance(current, (Tagged, dict, list)) or id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, Tagged):
+            yield current
+            children = [current.arguments]
+        else:
+            children = list(current.values()) if isinstance(current, dict) else current
+        pending.extend(reversed(children))
 
 
 class _Resolver:
@@ -172,8 +203,14 @@ class _Resolver:
             return self._lookup(whole[1])
         values = [self._lookup(name) for name in _REFERENCE.findall(expression)]
         if any(isinstance(value, str) for value in values):
+            if not all(isinstance(value, (str, int, float)) for value in values):
+                raise ConfigError(f"{self.path}: !ref {expression}: only numbers and texts can be joined")
             remaining = iter(values)
+            if sum(len(str(value)) for value in values) > _MAX_TEXT:
+                raise ConfigError(f"{self.path}: !ref {expression}: grows too long; write the value out")
             return _REFERENCE.sub(lambda _: str(next(remaining)), expression)
+        if len(expression) > _MAX_EXPRESSION:
+            raise ConfigError(f"{self.path}: a !ref of {len(expression)} characters is too long; write the value out")
         if not all(isinstance(value, (int, float)) for value in values):
             raise ConfigError(f"{self.path}: !ref {expression}: only numbers can be calculated with")
         remaining = iter(values)
@@ -181,7 +218,7 @@ class _Resolver:
         calculation = _REFERENCE.sub(lambda _: f"({next(remaining)!r})", expression)
         try:
             return _calculate(ast.parse(calculation.strip(), mode="eval").body)
-        except (SyntaxError, TypeError, ValueError, ZeroDivisionError, RecursionError):
+        except (SyntaxError, TypeError, ValueError, ArithmeticError, RecursionError, MemoryError):
             raise ConfigError(f"{self.path}: !ref {expression}: only + - * / // % on numbers are understood") from None
 
 
@@ -191,5 +228,8 @@ def _calculate(node: ast.expr) -> int | float:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return -_calculate(node.operand)
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        return cast("int | float", _OPERATORS[type(node.op)](_calculate(node.left), _calculate(node.right)))
+        result = cast("int | float", _OPERATORS[type(node.op)](_calculate(node.left), _calculate(node.right)))
+        if abs(result) > _MAX_NUMBER:
+            raise ValueError("too large")
+        return result
     raise ValueError("not arithmetic")

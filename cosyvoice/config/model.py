@@ -1,4 +1,7 @@
-"""Typed configuration of the three networks. The defaults are those of the released Fun-CosyVoice3-0.5B.
+"""Typed configuration of the three networks of every generation. The defaults are those of the released models.
+
+Language model and flow of a generation differ in kind, and `kind` names it; without one, the networks are those of the
+third generation.
 
 A model directory of our own holds one `config.json` with a `ModelConfig`; a released directory holds a YAML file
 that `cosyvoice.config.released` translates into the same object.
@@ -6,9 +9,9 @@ that `cosyvoice.config.released` translates into the same object.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from cosyvoice.config.base import StrictModel
 
@@ -36,9 +39,59 @@ class Qwen2Config(StrictModel):
     dropout: float = Field(0.0, ge=0, lt=1, description="residual dropout in training; the released model has none")
 
 
-class LLMConfig(StrictModel):
-    """`CosyVoice3LM`: text tokens in, speech tokens out."""
+class EncoderConfig(StrictModel):
+    """A stack of self-attention layers with relative positions, as in ESPnet; no convolution modules, no macaron."""
 
+    layer: Literal["conformer", "transformer"] = "conformer"
+    """Conformer layers have SiLU in the feed-forward, Transformer layers ReLU; the norms have other names."""
+    input_layer: Literal["linear", "linear_legacy"] = "linear"
+    """`linear_legacy` has a ReLU before the embedding is scaled."""
+    input_size: int = 512
+    output_size: int = 512
+    attention_heads: int = 8
+    linear_units: int = 2048
+    num_blocks: int = 6
+    static_chunk_size: int = Field(0, ge=0, description="rows of an attention chunk: 1 is causal, 0 is full attention")
+    dropout: float = Field(0.0, ge=0, lt=1, description="in training: of the embedding, in and behind every layer")
+
+
+class TransformerLMConfig(StrictModel):
+    """`TransformerLM` of the first generation: whisper text tokens and a speaker embedding in, speech tokens out."""
+
+    kind: Literal["transformer"] = "transformer"
+    text_token_size: int = Field(51866, description="rows of the text embedding")
+    speech_token_size: int = Field(4096, description="V, the number of speech tokens; output V is eos")
+    speaker_embedding_dim: int = 192
+    text_encoder: EncoderConfig = EncoderConfig(
+        input_size=512, output_size=1024, attention_heads=16, linear_units=4096, num_blocks=6, static_chunk_size=1
+    )
+    llm: EncoderConfig = EncoderConfig(
+        layer="transformer", input_layer="linear_legacy", input_size=1024, output_size=1024, attention_heads=16,
+        linear_units=4096, num_blocks=14, static_chunk_size=1,
+    )  # fmt: skip
+    length_normalized_loss: bool = True
+    label_smoothing: float = 0.0
+    sampling: SamplingConfig = SamplingConfig()
+    min_token_text_ratio: float = 2.0
+    max_token_text_ratio: float = 20.0
+    enforce_min_len: bool = True
+    bistream: Literal[False] = False
+
+    @property
+    def speech_extra_tokens(self) -> int:
+        """Output ids behind the V speech tokens: eos alone."""
+        return 1
+
+
+class LLMConfig(StrictModel):
+    """`Qwen2LM` and `CosyVoice3LM`: text tokens in, speech tokens out."""
+
+    kind: Literal["qwen2"] = "qwen2"
+    task_embedding: bool = Field(
+        False,
+        description="sos and task are rows of a table of their own, and the head has a bias, as in the second "
+        "generation; the third keeps them in the speech embedding",
+    )
     qwen: Qwen2Config = Qwen2Config()
     speech_token_size: int = Field(6561, description="V, the number of speech tokens")
     speech_extra_tokens: int = Field(200, description="rows behind the V speech tokens: sos, eos, task, fill, unused")
@@ -48,6 +101,7 @@ class LLMConfig(StrictModel):
     sampling: SamplingConfig = SamplingConfig()
     min_token_text_ratio: float = 2.0
     max_token_text_ratio: float = 20.0
+    bistream: bool = Field(True, description="trained to speak while its text is still arriving")
     enforce_min_len: bool = Field(
         False,
         description="block every id that would stop before the minimum length, and every id that a text-streaming "
@@ -58,6 +112,16 @@ class LLMConfig(StrictModel):
         description="when a streamed text ends, feed the last row again after a fill token and leave out prompt speech "
         "that was not read yet, as the released models do; false keeps to the training layout",
     )
+
+    @property
+    def text_token_size(self) -> int:
+        """Rows of the text embedding."""
+        return self.qwen.vocab_size
+
+    @property
+    def speaker_embedding_dim(self) -> None:
+        """The speaker embedding is not read."""
+        return None
 
 
 class CFMConfig(StrictModel):
@@ -88,9 +152,93 @@ class DiTConfig(StrictModel):
     conv_pos_groups: int = 16
 
 
-class FlowConfig(StrictModel):
-    """`CausalMaskedDiffWithDiT`: speech tokens to mel."""
+class UNetConfig(StrictModel):
+    """The U-Net of convolutions and attention that estimates the velocity in the first two generations."""
 
+    in_channels: int = 320
+    out_channels: int = 80
+    channels: tuple[int, ...] = (256, 256)
+    attention_head_dim: int = 64
+    num_heads: int = 8
+    n_blocks: int = Field(4, description="attention blocks behind every residual block")
+    num_mid_blocks: int = 12
+    causal: bool = False
+    static_chunk_size: int = Field(50, description="mel frames of an attention chunk in streaming; causal nets only")
+
+
+class MaskedDiffConfig(StrictModel):
+    """`MaskedDiffWithXvec` of the first generation: speech tokens to mel, not causal."""
+
+    kind: Literal["masked_diff"] = "masked_diff"
+    vocab_size: int = 4096
+    mel_dim: int = 80
+    speaker_embedding_dim: int = 192
+    input_frame_rate: int = Field(50, description="speech tokens a second (Hz)")
+    encoder: EncoderConfig = EncoderConfig()
+    regulator_layers: int = Field(4, description="convolutions of the length regulator with norm and activation")
+    overlap_tokens: int = Field(20, description="tokens of a streamed chunk that the next one computes again")
+    cached_frames: int = Field(
+        34, ge=1, description="latest mel frames whose start noise and encoder output the next chunk takes over"
+    )
+    sample_rate: int = Field(22050, description="Hz of the speech that the mel belongs to")
+    hop_size: int = Field(256, ge=1, description="samples of a mel frame")
+    mel_mean: float = 0.0
+    mel_std: float = Field(1.0, gt=0)
+    cfm: CFMConfig = CFMConfig()
+    unet: UNetConfig = UNetConfig()
+
+    def mel_frames(self, tokens: int) -> int:
+        """Mel frames that `tokens` speech tokens take, rounded down."""
+        return int(tokens / self.input_frame_rate * self.sample_rate / self.hop_size)
+
+    @property
+    def overlap_frames(self) -> int:
+        """Mel frames of the overlap, in which two chunks are cross-faded."""
+        return self.mel_frames(self.overlap_tokens)
+
+    @property
+    def lookahead(self) -> int:
+        """Tokens that a streamed chunk only looks at."""
+        return self.overlap_tokens
+
+    @property
+    def attention_chunk(self) -> int:
+        """Tokens of an attention chunk: none is masked, so any number."""
+        return 1
+
+
+class CausalMaskedDiffConfig(StrictModel):
+    """`CausalMaskedDiffWithXvec` of the second generation: speech tokens to mel, chunk by chunk."""
+
+    kind: Literal["causal_masked_diff"] = "causal_masked_diff"
+    vocab_size: int = 6561
+    mel_dim: int = 80
+    speaker_embedding_dim: int = 192
+    input_frame_rate: int = Field(25, description="speech tokens a second (Hz)")
+    token_mel_ratio: int = 2
+    pre_lookahead_len: int = 3
+    encoder: EncoderConfig = EncoderConfig(static_chunk_size=25)
+    up_blocks: int = Field(4, description="layers behind the upsampling")
+    mel_mean: float = 0.0
+    mel_std: float = Field(1.0, gt=0)
+    cfm: CFMConfig = CFMConfig()
+    unet: UNetConfig = UNetConfig(channels=(256,), causal=True)
+
+    @property
+    def lookahead(self) -> int:
+        """Tokens that a streamed chunk only looks at."""
+        return self.pre_lookahead_len
+
+    @property
+    def attention_chunk(self) -> int:
+        """Tokens of an attention chunk."""
+        return self.unet.static_chunk_size // self.token_mel_ratio
+
+
+class FlowConfig(StrictModel):
+    """`CausalMaskedDiffWithDiT` of the third generation: speech tokens to mel, chunk by chunk."""
+
+    kind: Literal["dit"] = "dit"
     vocab_size: int = 6561
     mel_dim: int = 80
     speaker_embedding_dim: int = 192
@@ -103,10 +251,21 @@ class FlowConfig(StrictModel):
     cfm: CFMConfig = CFMConfig()
     dit: DiTConfig = DiTConfig()
 
+    @property
+    def lookahead(self) -> int:
+        """Tokens that a streamed chunk only looks at."""
+        return self.pre_lookahead_len
+
+    @property
+    def attention_chunk(self) -> int:
+        """Tokens of an attention chunk."""
+        return self.dit.static_chunk_size // self.token_mel_ratio
+
 
 class HiFTConfig(StrictModel):
-    """Causal HiFT vocoder: mel to samples."""
+    """HiFT vocoder: mel to samples."""
 
+    causal: bool = Field(True, description="false: the vocoder of the first two generations, which sees both sides")
     in_channels: int = 80
     base_channels: int = 512
     nb_harmonics: int = 8
@@ -142,10 +301,14 @@ class HiFTConfig(StrictModel):
         description="frames of silence that a finished utterance is given as right context, and whose samples are cut "
         "off again; the released vocoder takes zeros, which are loud log-mel, for context",
     )
-    source_phase: Literal["frame", "sample"] = Field(
+    source_phase: Literal["frame", "sample", "linear"] = Field(
         "frame",
         description="'frame' holds the phase of every harmonic within one hop, as the released V3 does; "
-        "'sample' accumulates it sample by sample, so that the source is a true sine",
+        "'linear' interpolates it between hops, as V2 does; 'sample' accumulates it sample by sample, so that the "
+        "source is a true sine, as in V1",
+    )
+    joint_frames: int = Field(
+        8, ge=0, description="mel frames of the last chunk that a streamed chunk of a non-causal vocoder begins with"
     )
 
 
@@ -183,19 +346,56 @@ class MelConfig(StrictModel):
     fmax: float | None = None
 
 
+def _kind(value: Any) -> str | None:
+    """The `kind` of a configuration given as data or as object."""
+    return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+AnyLLMConfig = Annotated[
+    Annotated[LLMConfig, Tag("qwen2")] | Annotated[TransformerLMConfig, Tag("transformer")],
+    Discriminator(lambda value: _kind(value) or "qwen2"),
+]
+AnyFlowConfig = Annotated[
+    Annotated[FlowConfig, Tag("dit")]
+    | Annotated[CausalMaskedDiffConfig, Tag("causal_masked_diff")]
+    | Annotated[MaskedDiffConfig, Tag("masked_diff")],
+    Discriminator(lambda value: _kind(value) or "dit"),
+]
+
+
 class ModelConfig(StrictModel):
     """A whole model: what `config.json` of a model directory holds."""
 
     format_version: Literal[1] = 1
     name: str = "cosyvoice3"
     generation: Literal["v1", "v2", "v3"] = "v3"
-    tokenizer: Literal["qwen2", "phones"] = "qwen2"
-    llm: LLMConfig = LLMConfig()
-    flow: FlowConfig = FlowConfig()
+    tokenizer: Literal["qwen2", "whisper", "phones"] = "qwen2"
+    llm: AnyLLMConfig = LLMConfig()
+    flow: AnyFlowConfig = FlowConfig()
     hift: HiFTConfig = HiFTConfig()
     mel: MelConfig = MelConfig()
+    prompt_rate: int | None = Field(
+        None,
+        ge=8000,
+        description="Hz, to which a reference is resampled before its mel is taken; None: that of the mel. The "
+        "released first generation took 24000 for a mel of 22050",
+    )
+    follows_instructions: bool = Field(True, description="whether the model was trained to be told how to speak")
     end_of_prompt_id: int | None = Field(
         151646, description="id of <|endofprompt|>, required in V3 prompts; None: no such mark"
     )
     silent_tokens: tuple[int, ...] = ()
     max_silent_run: int = Field(5, description="silent tokens beyond this many in a row are dropped")
+    released: bool = Field(
+        False, description="the weights are those of a released model, with its fixed noise, in another format"
+    )
+
+    @property
+    def prompt_mel_rate(self) -> int:
+        """Hz of the samples that the mel of a reference is taken from."""
+        return self.prompt_rate or self.mel.sample_rate
+
+    @property
+    def frames_per_token(self) -> float:
+        """Mel frames that a speech token lasts; a whole number from the second generation on."""
+        return self.mel.sample_rate / self.mel.hop_size / self.flow.input_frame_rate

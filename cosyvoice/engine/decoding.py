@@ -57,6 +57,22 @@ def decode(stage: LLMStage, inputs: LLMInput, sampler: Sampler, rules: DecodingR
         stage.release(state)
 
 
+def decode_arriving(
+    stage: LLMStage, inputs: LLMInput, text: Iterator[Sequence[int]], sampler: Sampler
+) -> Generator[int, None, None]:
+    """Yield speech tokens while the parts of `text` arrive, then until the model stops by itself.
+
+    `inputs` holds the prompt, without text. What the stage holds is given back however the iteration ends.
+    """
+    stream = stage.text_stream(inputs, sampler)
+    try:
+        for part in text:
+            yield from stream.push(part)
+        yield from stream.finish()
+    finally:
+        stream.close()
+
+
 def thin_out_runs(tokens: Iterator[int], thinned: Container[int], longest: int) -> Iterator[int]:
     """`tokens` without those of `thinned` that follow `longest` others of `thinned` directly."""
     run = 0

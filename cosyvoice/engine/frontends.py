@@ -1,16 +1,18 @@
-"""Text frontends behind one protocol: phones for the small model, Qwen2's tokenizer for released ones."""
+"""Text frontends behind one protocol: phones for the small model, whisper's or Qwen2's tokens for released ones."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import regex
 
 from cosyvoice.config.model import ModelConfig
-from cosyvoice.config.released import QWEN_DIRECTORY
+from cosyvoice.config.qwen_files import QWEN_DIRECTORY
+from cosyvoice.engine.compat import Compat, check_compat
 from cosyvoice.engine.stages import TextFrontend
 from cosyvoice.errors import MissingDependencyError, TextError
-from cosyvoice.text.frontend import TextFrontend as QwenText
+from cosyvoice.text.frontend import TextFrontend as TextPieces
 from cosyvoice.text.normalise import is_only_punctuation
 from cosyvoice.text.phone_frontend import PhoneFrontend
 from cosyvoice.text.phones import PHONES
@@ -63,22 +65,22 @@ class PhoneTextFrontend:
         return sum(phone in PHONES for phone in self._frontend.phones(text))
 
 
-class QwenTextFrontend:
-    """Text of many languages to token ids of Qwen2."""
+class Tokenizer(Protocol):
+    """Text to token ids."""
 
-    def __init__(self, directory: Path) -> None:
-        """`directory` holds the tokenizer's files.
+    def encode(self, text: str) -> list[int]: ...
 
-        Raises `ModelError` where they are missing, `MissingDependencyError` without the package tokenizers.
-        """
-        try:
-            from cosyvoice.text.qwen_tokenizer import QwenTokenizer
-        except ModuleNotFoundError:
-            raise MissingDependencyError(
-                "the text of released models needs the package tokenizers: pip install 'cosyvoice[released]'"
-            ) from None
-        self._tokenizer = QwenTokenizer(directory)
-        self._frontend = QwenText(self._tokenizer.encode)
+
+class ReleasedTextFrontend:
+    """Text of many languages to the token ids of a released model.
+
+    `compat` "released" loses punctuation marks where the released implementation does.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, compat: Compat = "corrected") -> None:
+        check_compat(compat)
+        self._tokenizer = tokenizer
+        self._frontend = TextPieces(tokenizer.encode, compat=compat)
 
     def split(self, text: str) -> list[str]:
         """See `TextFrontend`. Text with a control mark `<|...|>` stays in one piece, as it is written."""
@@ -114,8 +116,26 @@ def check_speakable(text: str) -> None:
         raise TextError(f"the text {stripped[:40]!r} is only punctuation; give at least one word")
 
 
-def text_frontend(config: ModelConfig, directory: Path) -> TextFrontend:
-    """The frontend of the model in `directory`."""
+def load_tokenizer(config: ModelConfig, directory: Path) -> Tokenizer:
+    """The tokenizer of the released model in `directory`.
+
+    Raises `ModelError` where its files are missing, `MissingDependencyError` without the packages that it needs.
+    """
+    try:
+        if config.tokenizer == "whisper":
+            from cosyvoice.text.whisper_tokenizer import WhisperTokenizer
+
+            return WhisperTokenizer()
+        from cosyvoice.text.qwen_tokenizer import QwenTokenizer
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"the text of released models needs the package {error.name}: pip install 'cosyvoice[released]'"
+        ) from None
+    return QwenTokenizer(directory / QWEN_DIRECTORY, "v2" if config.generation == "v2" else "v3")
+
+
+def text_frontend(config: ModelConfig, directory: Path, compat: Compat = "corrected") -> TextFrontend:
+    """The frontend of the model in `directory`; for `compat`, see `ReleasedTextFrontend`."""
     if config.tokenizer == "phones":
         return PhoneTextFrontend()
-    return QwenTextFrontend(directory / QWEN_DIRECTORY)
+    return ReleasedTextFrontend(load_tokenizer(config, directory), compat)

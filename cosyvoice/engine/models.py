@@ -15,15 +15,13 @@ import numpy as np
 from cosyvoice.audio.mel import LogMel
 from cosyvoice.audio.resample import sinc_resample
 from cosyvoice.config.model import ModelConfig
-from cosyvoice.engine.decoding import DecodingRules, Sampler, decode, thin_out_runs
+from cosyvoice.engine.decoding import DecodingRules, Sampler, decode, decode_arriving, thin_out_runs
+from cosyvoice.engine.instructions import DEFAULT_INSTRUCTION, END_OF_PROMPT, complete_instruction, is_known
 from cosyvoice.engine.prompt_encoders import PROMPT_SAMPLE_RATE
 from cosyvoice.engine.stages import FloatArray, FlowInput, IntArray, LLMInput, Stages
+from cosyvoice.engine.streaming import ChunkSchedule, StreamingConfig
 from cosyvoice.errors import AudioError, ConfigError, VoiceError
 from cosyvoice.voice.voice import Voice
-
-END_OF_PROMPT = "<|endofprompt|>"
-DEFAULT_INSTRUCTION = "You are a helpful assistant."
-"""What the released V3 models were trained to read before the end-of-prompt mark."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +44,22 @@ class Prompt:
     flow: FlowInput
     seconds_per_phone: float | None = None
     """The pace of the reference, where its transcript is known."""
+    speaker_embedding: FloatArray | None = None
+    """For language models that read one; None where an instruction describes the speaker instead."""
+    warnings: tuple[str, ...] = ()
+    """What the user should know about these conditions."""
 
 
 class CosyVoiceModel:
-    """What every generation does: zero-shot and cross-lingual speech.
+    """What every generation does: zero-shot and cross-lingual speech, built-in speakers, voice conversion.
 
     The language model continues the speech tokens of the reference, whose transcript stands before the text.
-    Without a transcript (cross-lingual) it gets neither, and the reference conditions the flow alone.
+    Without a transcript (cross-lingual) it gets neither, and the reference conditions the flow alone. A built-in
+    speaker (SFT) is a speaker embedding without any reference.
     """
+
+    instruction_opening = ""
+    """What an instruction begins with."""
 
     def __init__(self, config: ModelConfig, stages: Stages) -> None:
         self.config = config
@@ -72,8 +78,47 @@ class CosyVoiceModel:
 
     @property
     def stop_ids(self) -> range:
-        """Output ids that end an utterance; the first is the one that may be forbidden at the start."""
-        return range(self.config.llm.speech_token_size, self.config.llm.speech_token_size + 1)
+        """Output ids that end an utterance."""
+        llm = self.config.llm
+        return range(llm.speech_token_size, llm.speech_token_size + llm.speech_extra_tokens)
+
+    @property
+    def lookahead(self) -> int:
+        """Tokens that the flow only looks at while the utterance goes on."""
+        return self.config.flow.lookahead
+
+    @property
+    def attention_chunk(self) -> int:
+        """Tokens of a chunk of the flow's masks."""
+        return self.config.flow.attention_chunk
+
+    @property
+    def default_streaming(self) -> StreamingConfig:
+        """How a stream is cut where nothing else is asked for."""
+        return StreamingConfig(hop=100, growth=1, max_hop=100, mode="released")
+
+    @property
+    def follows_instructions(self) -> bool:
+        """Whether the model can be told how to speak."""
+        return self.config.follows_instructions
+
+    @property
+    def reads_arriving_text(self) -> bool:
+        """Whether the language model speaks while its text is still arriving; others wait for whole sentences."""
+        return False
+
+    def check_streaming(self, streaming: StreamingConfig) -> None:
+        """Raise `ConfigError` for chunks that this generation cannot give."""
+        if streaming.mode != "released":
+            raise ConfigError(
+                f"the flow of {self.config.name!r} sees the whole chunk, so its chunks cannot be consistent; "
+                "use the streaming mode 'released'"
+            )
+        streaming.check(self.attention_chunk)
+
+    def schedule(self, streaming: StreamingConfig, prompt_tokens: int) -> ChunkSchedule:
+        """Where the chunks of a piece end, after a reference of `prompt_tokens` tokens."""
+        return ChunkSchedule(streaming, 0, self.lookahead, self.attention_chunk)
 
     def encode_reference(self, samples: FloatArray, sample_rate: int) -> ReferenceFeatures:
         """Speech tokens, mel and speaker embedding of mono `samples` [time].
@@ -83,7 +128,7 @@ class CosyVoiceModel:
         at_16k = sinc_resample(samples, sample_rate, PROMPT_SAMPLE_RATE)
         tokens = self.stages.speech_tokenizer(at_16k)
         embedding = self.stages.speaker_encoder(at_16k)
-        mel = self._mel(sinc_resample(samples, sample_rate, self.config.mel.sample_rate))
+        mel = self._mel(sinc_resample(samples, sample_rate, self.config.prompt_mel_rate))
         tokens, mel = self.align(tokens, mel)
         if len(tokens) == 0:
             raise AudioError("the reference is too short to give a single speech token; give at least 1 s")
@@ -114,31 +159,49 @@ class CosyVoiceModel:
         if not fits:
             raise VoiceError(f"the voice {voice.name!r} was made for another model; clone it again from its recording")
 
-    def prompt(self, voice: Voice, instruct: str | None = None) -> Prompt:
-        """Conditions of speech with `voice`; `instruct` says how to speak.
+    def prompt(self, voice: Voice, instruct: str | None = None, text: str = "") -> Prompt:
+        """Conditions of speech with `voice`; `instruct` says how to speak `text`.
 
         Raises `ConfigError` for an instruction that this model cannot follow, `VoiceError` for a foreign
         voice.
         """
         self.check_voice(voice)
-        mel = voice.mel.astype(np.float32)
-        flow = FlowInput(voice.speech_token, mel, voice.speaker_embedding)
+        flow, speaker = self.flow_input(voice), voice.speaker_embedding
         if instruct is not None:
-            return Prompt(self.stages.text.encode_prompt(self.instruction_text(instruct)), (), flow)
-        if not voice.transcript:
-            return Prompt(self._cross_lingual_text(), (), flow)
-        text = self.transcript_text(voice.transcript)
-        seconds = len(voice.speech_token) / self.token_rate
-        pace = seconds / max(self.stages.text.count_phones(text), 1)
+            told = self.stages.text.encode_prompt(self.instruction_text(instruct))
+            return self._instructed(told, flow, speaker, self._doubts(instruct))
         tokens = voice.speech_token.tolist()
-        return Prompt(self.stages.text.encode_prompt(text), tokens, flow, pace)
+        if len(voice.prompt_text_token):
+            return Prompt(voice.prompt_text_token.tolist(), tokens, flow, speaker_embedding=speaker)
+        if not voice.transcript:
+            return Prompt(self._cross_lingual_text(text), (), flow, speaker_embedding=speaker)
+        transcript = self.transcript_text(voice.transcript)
+        seconds = len(voice.speech_token) / self.token_rate
+        pace = seconds / max(self.stages.text.count_phones(transcript), 1)
+        return Prompt(self.stages.text.encode_prompt(transcript), tokens, flow, pace, speaker)
+
+    def flow_input(self, voice: Voice) -> FlowInput:
+        """What `voice` conditions the flow on; all of the conditions in voice conversion."""
+        return FlowInput(voice.speech_token, voice.mel.astype(np.float32), voice.speaker_embedding)
+
+    def _instructed(
+        self, text: Sequence[int], flow: FlowInput, speaker: FloatArray, warnings: tuple[str, ...]
+    ) -> Prompt:
+        """The instruction stands for the speaker embedding, which the language model was trained without then."""
+        return Prompt(text, (), flow, warnings=warnings)
+
+    def _doubts(self, instruct: str) -> tuple[str, ...]:
+        """What the user should know about an instruction."""
+        return ()
 
     def instruction_text(self, instruct: str) -> str:
-        """An instruction as the language model reads it."""
-        raise ConfigError(f"the model {self.config.name!r} follows no instructions; leave 'instruct' out")
+        """An instruction as the language model reads it; `ConfigError` where it follows none."""
+        if not self.follows_instructions:
+            raise ConfigError(f"the model {self.config.name!r} follows no instructions; leave 'instruct' out")
+        return complete_instruction(instruct, self.instruction_opening)
 
-    def _cross_lingual_text(self) -> Sequence[int]:
-        """Text tokens that stand before the text where nothing is known of the reference's."""
+    def _cross_lingual_text(self, text: str) -> Sequence[int]:
+        """Text tokens that stand before `text` where nothing is known of the reference's."""
         return ()
 
     def decoding_rules(self, text_length: int, limit: int | None = None) -> DecodingRules:
@@ -153,8 +216,15 @@ class CosyVoiceModel:
         self, text: Sequence[int], prompt: Prompt, sampler: Sampler, limit: int | None = None
     ) -> Generator[int, None, None]:
         """Speech tokens of `text`, as the language model chose them."""
-        inputs = LLMInput(text, prompt.text, prompt.speech_token)
+        inputs = LLMInput(text, prompt.text, prompt.speech_token, prompt.speaker_embedding)
         return decode(self.stages.llm, inputs, sampler, self.decoding_rules(len(text), limit))
+
+    def generate_arriving(
+        self, text: Iterator[Sequence[int]], prompt: Prompt, sampler: Sampler
+    ) -> Generator[int, None, None]:
+        """Speech tokens of text tokens that arrive in parts; see `reads_arriving_text`."""
+        inputs = LLMInput((), prompt.text, prompt.speech_token)
+        return decode_arriving(self.stages.llm, inputs, text, sampler)
 
     def spoken(self, tokens: Iterator[int]) -> Iterator[int]:
         """Those of the generated tokens that are handed to the flow."""
@@ -162,35 +232,46 @@ class CosyVoiceModel:
 
 
 class CosyVoice2Model(CosyVoiceModel):
-    """Adds a reserve of stop ids, tokens and mel at a fixed ratio, and a causal flow for streaming."""
+    """Adds tokens and mel at a fixed ratio, a causal flow for streaming, and text that arrives while it speaks."""
 
     @property
-    def stop_ids(self) -> range:
-        llm = self.config.llm
-        return range(llm.speech_token_size, llm.speech_token_size + llm.speech_extra_tokens)
+    def default_streaming(self) -> StreamingConfig:
+        return StreamingConfig(hop=self.attention_chunk, max_hop=4 * self.attention_chunk)
 
     @property
-    def lookahead(self) -> int:
-        """Tokens that the flow only looks at while the utterance goes on."""
-        return self.config.flow.pre_lookahead_len
+    def reads_arriving_text(self) -> bool:
+        return self.config.llm.bistream
 
-    @property
-    def attention_chunk(self) -> int:
-        """Tokens of a chunk of the flow's masks."""
-        return self.config.flow.dit.static_chunk_size // self.config.flow.token_mel_ratio
+    def check_streaming(self, streaming: StreamingConfig) -> None:
+        streaming.check(self.attention_chunk)
+
+    def schedule(self, streaming: StreamingConfig, prompt_tokens: int) -> ChunkSchedule:
+        """The first chunk is lengthened, so that it fills whole chunks together with the reference."""
+        return ChunkSchedule(streaming, prompt_tokens, self.lookahead, self.attention_chunk)
 
     def align(self, tokens: IntArray, mel: FloatArray) -> tuple[IntArray, FloatArray]:
         """Both cut to the shorter one, so that every token has its frames."""
-        ratio = self.config.flow.token_mel_ratio
+        ratio = round(self.config.frames_per_token)
         count = min(len(mel) // ratio, len(tokens))
         return tokens[:count], mel[: count * ratio]
 
+    def _instructed(
+        self, text: Sequence[int], flow: FlowInput, speaker: FloatArray, warnings: tuple[str, ...]
+    ) -> Prompt:
+        return Prompt(text, (), flow, speaker_embedding=speaker, warnings=warnings)
+
 
 class CosyVoice3Model(CosyVoice2Model):
-    """Adds instructions before an end-of-prompt mark, and a limit to runs of silent tokens.
+    """Adds an end-of-prompt mark that every prompt has, and a limit to runs of silent tokens.
 
     Models without the mark (`end_of_prompt_id` None, such as the small one) take no instructions.
     """
+
+    instruction_opening = DEFAULT_INSTRUCTION
+
+    @property
+    def follows_instructions(self) -> bool:
+        return self.config.follows_instructions and self.config.end_of_prompt_id is not None
 
     def transcript_text(self, transcript: str) -> str:
         """The transcript behind the instruction that every prompt of the released models begins with."""
@@ -198,17 +279,30 @@ class CosyVoice3Model(CosyVoice2Model):
             return transcript
         return f"{DEFAULT_INSTRUCTION}{END_OF_PROMPT}{transcript}"
 
-    def instruction_text(self, instruct: str) -> str:
-        if self.config.end_of_prompt_id is None:
-            return super().instruction_text(instruct)
-        if END_OF_PROMPT in instruct:
-            return instruct
-        return f"{DEFAULT_INSTRUCTION} {instruct.strip()}{END_OF_PROMPT}"
+    def _doubts(self, instruct: str) -> tuple[str, ...]:
+        if is_known(instruct):
+            return ()
+        return (
+            f"the instruction {instruct[:60]!r} is none of those that the released model was trained on, so it may be "
+            "ignored or spoken; 'cosyvoice.engine.instructions.KNOWN_INSTRUCTIONS' lists them",
+        )
 
-    def _cross_lingual_text(self) -> Sequence[int]:
-        if self.config.end_of_prompt_id is None:
+    def _cross_lingual_text(self, text: str) -> Sequence[int]:
+        if self.config.end_of_prompt_id is None or END_OF_PROMPT in text:
             return ()
         return self.stages.text.encode_prompt(f"{DEFAULT_INSTRUCTION}{END_OF_PROMPT}")
 
     def spoken(self, tokens: Iterator[int]) -> Iterator[int]:
         return thin_out_runs(tokens, frozenset(self.config.silent_tokens), self.config.max_silent_run)
+
+
+_GENERATIONS: dict[str, type[CosyVoiceModel]] = {
+    "v1": CosyVoiceModel,
+    "v2": CosyVoice2Model,
+    "v3": CosyVoice3Model,
+}
+
+
+def model_of(config: ModelConfig, stages: Stages) -> CosyVoiceModel:
+    """The model of the generation that `config` names."""
+    return _GENERATIONS[config.generation](config, stages)

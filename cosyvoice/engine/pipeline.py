@@ -8,22 +8,43 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import threading
 import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from cosyvoice.audio.io import read_audio
+from cosyvoice.audio.resample import sinc_resample
+from cosyvoice.engine.aligner import Aligner
+from cosyvoice.engine.alignment import WordTime
+from cosyvoice.engine.conversion import cut_recording
+from cosyvoice.engine.frontends import check_speakable
 from cosyvoice.engine.guard import Guard
 from cosyvoice.engine.joining import Joining
-from cosyvoice.engine.models import CosyVoice2Model
-from cosyvoice.engine.session import Progress, Request, Session, SpeechStream
+from cosyvoice.engine.models import CosyVoiceModel, Prompt, ReferenceFeatures
+from cosyvoice.engine.prompt_encoders import PROMPT_SAMPLE_RATE
+from cosyvoice.engine.session import ArrivingText, Piece, Progress, RecordedTokens, Request, Session, SpeechStream
 from cosyvoice.engine.speech import Report, Speech
+from cosyvoice.engine.stages import FloatArray
 from cosyvoice.engine.streaming import StreamingConfig
 from cosyvoice.engine.tempo import check_speed
-from cosyvoice.errors import ConfigError, VoiceError
-from cosyvoice.voice.checks import check_transcript, read_reference, speech_seconds, trim_edges
+from cosyvoice.errors import AudioError, ConfigError, TextError, VoiceError
+from cosyvoice.text.incremental import SentenceBuffer
+from cosyvoice.voice.checks import check_reference, check_transcript, read_reference, speech_seconds, trim_edges
 from cosyvoice.voice.store import VoiceStore, check_name
 from cosyvoice.voice.voice import Voice
+
+Audio = str | Path | BinaryIO | tuple[FloatArray, int]
+"""A recording: a file, an open file, or mono samples [time] in [-1, 1] with their rate in Hz."""
+
+_NO_PAUSES = Joining(silence=0.0, head=0.0, tail=0.0, fade=0.0, sentence_pause=0.0, clause_pause=0.0)
+_LONGEST_SOURCE_SECONDS = 3600.0
+_REMEMBERED_REFERENCES = 16
 
 
 class TTS:
@@ -34,9 +55,11 @@ class TTS:
         store: the presets of the model and the user's voices.
     """
 
-    def __init__(self, model: CosyVoice2Model, store: VoiceStore) -> None:
+    def __init__(self, model: CosyVoiceModel, store: VoiceStore) -> None:
         self.model = model
         self.store = store
+        self._encoded: OrderedDict[tuple[str, int], ReferenceFeatures] = OrderedDict()
+        self._lock = threading.Lock()
 
     @property
     def sample_rate(self) -> int:
@@ -61,7 +84,7 @@ class TTS:
 
     def clone(
         self,
-        reference: str | Path,
+        reference: Audio,
         transcript: str = "",
         *,
         name: str | None = None,
@@ -78,7 +101,11 @@ class TTS:
         or of too low a rate; `VoiceError` for a transcript that does not fit it; `TextError` for one that
         cannot be read.
         """
-        samples, sample_rate = read_reference(reference)
+        if isinstance(reference, tuple):
+            samples, sample_rate = reference
+            check_reference(samples, sample_rate)
+        else:
+            samples, sample_rate = read_reference(reference)
         samples = trim_edges(samples, sample_rate)
         transcript = transcript.strip()
         if transcript:
@@ -87,8 +114,8 @@ class TTS:
             phones = frontend.count_phones(transcript)
             check_transcript(phones, speech_seconds(samples, sample_rate), transcript)
         name = check_name(_name_of(reference) if name is None else name)
-        features = self.model.encode_reference(samples, sample_rate)
         digest = hashlib.sha256(samples.tobytes()).hexdigest()[:16]
+        features = self._encode(samples, sample_rate, digest)
         seconds = len(samples) / sample_rate
         return Voice(
             name=name,
@@ -99,13 +126,27 @@ class TTS:
             gender=gender,
             description=description,
             consent=consent,
-            provenance=f"cloned from {Path(reference).name} ({seconds:.1f} s, samples sha256 {digest})",
+            provenance=f"cloned from {_title(reference)} ({seconds:.1f} s, samples sha256 {digest})",
             model=self.model.config.name,
         )
 
+    def _encode(self, samples: FloatArray, sample_rate: int, digest: str) -> ReferenceFeatures:
+        """What the prompt encoders make of a reference; of the latest references it is remembered."""
+        key = digest, sample_rate
+        with self._lock:
+            if key in self._encoded:
+                self._encoded.move_to_end(key)
+                return self._encoded[key]
+        features = self.model.encode_reference(samples, sample_rate)
+        with self._lock:
+            self._encoded[key] = features
+            while len(self._encoded) > _REMEMBERED_REFERENCES:
+                self._encoded.popitem(last=False)
+        return features
+
     def say(
         self,
-        text: str,
+        text: str | Iterable[str],
         voice: Voice | str | None = None,
         *,
         seed: int | None = None,
@@ -114,6 +155,7 @@ class TTS:
         streaming: StreamingConfig | None = None,
         guard: Guard | None = None,
         joining: Joining | None = None,
+        normalise: bool = True,
         progress: Progress | None = None,
     ) -> Speech:
         """Speak `text` of any length.
@@ -128,18 +170,18 @@ class TTS:
                 piece whole, with attention to all of it.
             guard: limits of what is taken for speech, and how often it is tried again.
             joining: edges of pieces and pauses between them.
+            normalise: False reads the text as it stands, in one piece, without spelling out its numbers.
             progress: called with the number of pieces spoken and of all.
 
         Raises `TextError`, `VoiceError` or `ConfigError` before anything is computed, and `GenerationError`
         where the model gave nothing at all.
         """
-        session = self._session(text, voice, seed, speed, instruct, streaming, guard, joining, progress)
-        samples = np.concatenate([chunk.samples for chunk in session.run()])
-        return Speech(samples, self.sample_rate, session.report)
+        session = self._session(text, voice, seed, speed, instruct, streaming, guard, joining, normalise, progress)
+        return _joined(session)
 
     def stream(
         self,
-        text: str,
+        text: str | Iterable[str],
         voice: Voice | str | None = None,
         *,
         seed: int | None = None,
@@ -148,19 +190,117 @@ class TTS:
         streaming: StreamingConfig | None = None,
         guard: Guard | None = None,
         joining: Joining | None = None,
+        normalise: bool = True,
     ) -> SpeechStream:
         """Speak `text` and give out chunks as soon as they are ready; arguments and errors as in `say`.
+
+        `text` may also be an iterable of parts of any length, as a language model writes them. Models that were
+        trained for it speak while a sentence is still arriving (its numbers are not spelled out then); others take
+        each sentence when it is complete.
 
         Errors in the arguments are raised at once, not with the first chunk. The stream may be abandoned at
         any point. Joined, the chunks are what `say` gives with the same arguments and the same `streaming`.
         """
-        streaming = streaming or StreamingConfig()
-        session = self._session(text, voice, seed, speed, instruct, streaming, guard, joining, None)
+        streaming = streaming or self.model.default_streaming
+        session = self._session(text, voice, seed, speed, instruct, streaming, guard, joining, normalise, None)
         return SpeechStream(session)
+
+    def pieces(
+        self,
+        text: str | Iterable[str],
+        voice: Voice | str | None = None,
+        *,
+        seed: int | None = None,
+        speed: float = 1.0,
+        instruct: str | None = None,
+        guard: Guard | None = None,
+        joining: Joining | None = None,
+        normalise: bool = True,
+    ) -> SpeechStream:
+        """Speak `text` and give out each piece, computed whole, as soon as it is ready; arguments as in `say`.
+
+        Joined, the chunks are what `say` gives. The first one comes later than that of `stream`.
+        """
+        session = self._session(text, voice, seed, speed, instruct, None, guard, joining, normalise, None)
+        return SpeechStream(session)
+
+    def convert(
+        self,
+        source: Audio,
+        voice: Voice | str | None = None,
+        *,
+        seed: int | None = None,
+        speed: float = 1.0,
+        streaming: StreamingConfig | None = None,
+        progress: Progress | None = None,
+    ) -> Speech:
+        """Voice conversion: what the recording `source` says, spoken by `voice`; arguments as in `say`.
+
+        Raises `AudioError` for a recording that cannot be read or holds no speech, `VoiceError` and `ConfigError` as
+        `say` does.
+        """
+        return _joined(self._conversion(source, voice, seed, speed, streaming, progress))
+
+    def stream_conversion(
+        self,
+        source: Audio,
+        voice: Voice | str | None = None,
+        *,
+        seed: int | None = None,
+        speed: float = 1.0,
+        streaming: StreamingConfig | None = None,
+    ) -> SpeechStream:
+        """The same in chunks, given out as soon as they are ready."""
+        streaming = streaming or self.model.default_streaming
+        return SpeechStream(self._conversion(source, voice, seed, speed, streaming, None))
+
+    def align(self, speech: Speech | FloatArray, sample_rate: int, text: str) -> list[WordTime]:
+        """When each word of English `text` is spoken in `speech`, or mono samples [time] at `sample_rate` Hz.
+
+        The words are those between the blanks of `text`. The aligner is that of the small model, whatever this model
+        is, and takes about a twentieth of the time that is spoken.
+
+        Raises `TextError` for text without words or in another script than Latin, `AudioError` for audio that is
+        shorter than the text can be, or longer than an hour.
+        """
+        samples = speech.samples if isinstance(speech, Speech) else speech
+        return self._aligner(samples, sample_rate, text)
+
+    @cached_property
+    def _aligner(self) -> Aligner:
+        return Aligner()
+
+    def _conversion(
+        self,
+        source: Audio,
+        voice: Voice | str | None,
+        seed: int | None,
+        speed: float,
+        streaming: StreamingConfig | None,
+        progress: Progress | None,
+    ) -> Session:
+        start = time.perf_counter()
+        seed = self._check(seed, speed, streaming)
+        report = Report(seed, self.sample_rate)
+        target = voice if isinstance(voice, Voice) else self.voice(voice)
+        self.model.check_voice(target)
+        if isinstance(source, tuple):
+            samples, sample_rate = source
+        else:
+            samples, sample_rate = read_audio(source, max_seconds=_LONGEST_SOURCE_SECONDS)
+        if speech_seconds(samples, sample_rate) < 0.1:
+            raise AudioError("the source holds no speech; give a recording of somebody speaking")
+        with report.measure("tokenizer"):
+            parts = cut_recording(sinc_resample(samples, sample_rate, PROMPT_SAMPLE_RATE))
+            pieces = [RecordedTokens(self.model.stages.speech_tokenizer(part).tolist()) for part in parts]
+        prompt = Prompt((), (), self.model.flow_input(target))
+        request = Request(pieces, prompt, seed, speed, streaming, guard=Guard(), joining=_NO_PAUSES, progress=progress)
+        report.seconds = time.perf_counter() - start
+        return Session(self.model, request, report)
 
     def _session(
         self,
-        text: str,
+        text: str | Iterable[str],
         voice: Voice | str | None,
         seed: int | None,
         speed: float,
@@ -168,21 +308,59 @@ class TTS:
         streaming: StreamingConfig | None,
         guard: Guard | None,
         joining: Joining | None,
+        normalise: bool,
         progress: Progress | None,
     ) -> Session:
         """Everything checked and prepared, nothing computed yet."""
         start = time.perf_counter()
-        check_speed(speed)
-        seed = _check_seed(seed)
-        if streaming is not None:
-            streaming.check(self.model.attention_chunk)
+        seed = self._check(seed, speed, streaming)
         report = Report(seed, self.sample_rate)
+        pieces: Iterable[Piece]
         with report.measure("text"):
-            pieces = self.model.stages.text.split(text)
-            prompt = self.model.prompt(voice if isinstance(voice, Voice) else self.voice(voice), instruct)
+            if not isinstance(text, str):
+                pieces = self._arriving(iter(text))
+            elif normalise:
+                pieces = self.model.stages.text.split(text)
+            else:
+                check_speakable(text)
+                pieces = [text]
+            speaker = voice if isinstance(voice, Voice) else self.voice(voice)
+            prompt = self.model.prompt(speaker, instruct, text if isinstance(text, str) else "")
+        report.warnings += prompt.warnings
         request = Request(pieces, prompt, seed, speed, streaming, guard or Guard(), joining or Joining(), progress)
         report.seconds = time.perf_counter() - start
         return Session(self.model, request, report)
+
+    def _check(self, seed: int | None, speed: float, streaming: StreamingConfig | None) -> int:
+        """The seed to use; raises `ConfigError` for settings that are out of range."""
+        check_speed(speed)
+        if streaming is not None:
+            self.model.check_streaming(streaming)
+        return _check_seed(seed)
+
+    def _arriving(self, parts: Iterator[str]) -> Iterator[Piece]:
+        """Text that is still being written, as pieces."""
+        if self.model.reads_arriving_text:
+            yield ArrivingText(parts)
+            return
+        sentences = SentenceBuffer()
+        for part in parts:
+            for sentence in sentences.push(part):
+                yield from self._readable(sentence)
+        yield from self._readable(sentences.finish())
+
+    def _readable(self, sentence: str) -> list[str]:
+        """The pieces of a sentence; none where there is nothing to speak in it."""
+        try:
+            check_speakable(sentence)
+        except TextError:
+            return []
+        return self.model.stages.text.split(sentence)
+
+
+def _joined(session: Session) -> Speech:
+    samples = np.concatenate([chunk.samples for chunk in session.run()])
+    return Speech(samples, session.report.sample_rate, session.report)
 
 
 def _check_seed(seed: int | None) -> int:
@@ -193,7 +371,15 @@ def _check_seed(seed: int | None) -> int:
     return seed
 
 
-def _name_of(reference: str | Path) -> str:
+def _title(reference: Audio) -> str:
+    """What a recording is called."""
+    if isinstance(reference, (str, Path)):
+        return Path(reference).name
+    return Path(str(getattr(reference, "name", "a recording"))).name
+
+
+def _name_of(reference: Audio) -> str:
     """A name for a voice from the name of its file."""
-    plain = "".join(c if c.isalnum() or c in "-." else "-" for c in Path(reference).stem).strip("-.")
+    stem = Path(_title(reference)).stem
+    plain = "".join(c if c.isalnum() or c in "-." else "-" for c in stem).strip("-.")
     return plain[:64] or "reference"

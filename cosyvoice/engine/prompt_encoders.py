@@ -22,11 +22,14 @@ PROMPT_SAMPLE_RATE = 16000
 """Hz, of the samples that both encoders take."""
 
 
-class _LazySession:
-    """An inference session that is made once, when it is first run; safe from many threads."""
+class LazySession:
+    """An inference session that is made once, when it is first run; safe from many threads.
 
-    def __init__(self, path: Path, threads: int | None) -> None:
-        self.path, self._threads = path, threads
+    `purpose` is named where the file or ONNX Runtime is missing.
+    """
+
+    def __init__(self, path: Path, threads: int | None, purpose: str = "cloning a voice") -> None:
+        self.path, self._threads, self._purpose = path, threads, purpose
         self._session: Any = None
         self._lock = threading.Lock()
 
@@ -52,12 +55,12 @@ class _LazySession:
 
     def _make(self) -> Any:
         if not self.path.is_file():
-            raise ModelError(f"{self.path} is missing, which cloning needs; copy the complete model directory")
+            raise ModelError(f"{self.path} is missing, which {self._purpose} needs; copy the complete model directory")
         try:
             import onnxruntime
         except ImportError:
             raise MissingDependencyError(
-                "cloning a voice needs onnxruntime; install it with: pip install onnxruntime"
+                f"{self._purpose} needs onnxruntime; install it with: pip install onnxruntime"
             ) from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads or 0
@@ -72,7 +75,7 @@ class OnnxSpeechTokenizer:
     """Samples at 16 kHz to token ids: Whisper's log-mel, then the graph (feats [1, 128, T], length [1])."""
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        self._session = _LazySession(path, threads)
+        self._session = LazySession(path, threads)
         self._features = WhisperLogMel()
 
     def __call__(self, samples: FloatArray) -> IntArray:
@@ -86,7 +89,7 @@ class OnnxSpeakerEncoder:
     """Samples [time] at 16 kHz to an embedding: Kaldi filterbank without its mean, then input [1, T, 80]."""
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        self._session = _LazySession(path, threads)
+        self._session = LazySession(path, threads)
         self._features = KaldiFbank()
 
     def __call__(self, samples: FloatArray) -> FloatArray:

@@ -7,33 +7,53 @@ sessions can run beside each other, and one that is abandoned leaves nothing beh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
 from cosyvoice.engine.decoding import piece_generator
 from cosyvoice.engine.guard import Fault, Guard, TokenWatch, distance
 from cosyvoice.engine.joining import Joining, PieceEdges, silence
-from cosyvoice.engine.models import CosyVoice2Model, Prompt
+from cosyvoice.engine.models import CosyVoiceModel, Prompt
 from cosyvoice.engine.overlap import RunAhead
 from cosyvoice.engine.sampling import RASSampler, numpy_multinomial
 from cosyvoice.engine.speech import Chunk, PieceReport, Report
 from cosyvoice.engine.stages import FloatArray, MelChunk, TokenChunk
-from cosyvoice.engine.streaming import ChunkSchedule, StreamingConfig
+from cosyvoice.engine.streaming import StreamingConfig
 from cosyvoice.engine.tempo import MelStretcher, stretch
-from cosyvoice.errors import GenerationError
+from cosyvoice.errors import GenerationError, TextError
+from cosyvoice.text.incremental import WordBuffer
 
 Progress = Callable[[int, int], None]
 """Called with the number of pieces spoken and the number of all pieces."""
 
 
 @dataclass(frozen=True)
+class ArrivingText:
+    """A piece whose text is still being written: parts of any length, each waited for when it is needed."""
+
+    parts: Iterator[str]
+
+
+@dataclass(frozen=True)
+class RecordedTokens:
+    """A piece that somebody has spoken already: speech tokens, which are given another voice."""
+
+    tokens: Sequence[int]
+
+
+Piece = str | ArrivingText | RecordedTokens
+
+
+@dataclass(frozen=True)
 class Request:
     """What is asked of a session."""
 
-    pieces: list[str]
+    pieces: Iterable[Piece]
+    """In order; an iterator is asked for the next one when the last one has been spoken."""
     prompt: Prompt
     seed: int
     speed: float = 1.0
@@ -65,14 +85,14 @@ class SpeechStream:
 class Session:
     """Speaks one request; `run` once."""
 
-    def __init__(self, model: CosyVoice2Model, request: Request, report: Report) -> None:
+    def __init__(self, model: CosyVoiceModel, request: Request, report: Report) -> None:
         self._model = model
         self._request = request
         self.report = report
 
     def run(self) -> Generator[Chunk, None, None]:
         """Yield the speech as chunks, without streaming one or two a piece."""
-        request, report = self._request, self.report
+        report = self.report
         start, waited = time.perf_counter() - report.seconds, 0.0
         for samples, piece in self._joined():
             chunk = Chunk(samples, report.sample_rate, report.samples, piece)
@@ -84,63 +104,68 @@ class Session:
             yield chunk
             waited += time.perf_counter() - now
         report.seconds = time.perf_counter() - start - waited
+        if not report.pieces:
+            raise TextError("no text arrived; give at least one word")
         if report.samples == 0:
-            raise GenerationError(
-                f"the model said nothing to {request.pieces[0][:40]!r}; try another seed or another voice"
-            )
+            said = " ".join(piece.text for piece in report.pieces)[:40]
+            raise GenerationError(f"the model said nothing to {said!r}; try another seed or another voice")
 
     def _joined(self) -> Iterator[tuple[FloatArray, int]]:
         """Non-empty stretches of samples with the number of their piece, pauses included."""
         request, rate = self._request, self.report.sample_rate
-        for number, text in enumerate(request.pieces):
-            piece = PieceReport(text)
+        pause = silence(0.0, rate)
+        for number, source in enumerate(request.pieces):
+            piece = PieceReport(source if isinstance(source, str) else "")
             self.report.pieces.append(piece)
             speak = self._whole if request.streaming is None else self._streamed
             edges = PieceEdges(request.joining, rate)
-            for samples in speak(number, piece):
+            for samples in speak(source, number, piece):
                 ready = edges.push(samples)
                 if len(ready):
-                    yield ready, number
-            rest = edges.finish()
-            if number + 1 < len(request.pieces):
-                rest = np.concatenate([rest, silence(request.joining.pause_after(text), rate)])
+                    yield np.concatenate([pause, ready]), number
+                    pause = silence(0.0, rate)
+            rest = np.concatenate([pause, edges.finish()])
+            pause = silence(request.joining.pause_after(piece.text) if piece.text else 0.0, rate)
             if request.progress is not None:
-                request.progress(number + 1, len(request.pieces))
+                known = len(request.pieces) if isinstance(request.pieces, Sized) else number + 1
+                request.progress(number + 1, known)
             if len(rest):
                 yield rest, number
 
-    def _whole(self, number: int, piece: PieceReport) -> Iterator[FloatArray]:
+    def _whole(self, source: Piece, number: int, piece: PieceReport) -> Iterator[FloatArray]:
         """The samples of a piece from one call of flow and vocoder; the best attempt if all have faults."""
         best: tuple[float, list[int]] | None = None
-        for attempt in range(self._request.guard.retries + 1):
+        for attempt in range(self._retries(source) + 1):
             piece.retries = attempt
-            tokens, watch, fault = self._tokens(number, attempt, piece.text)
+            tokens, watch, fault = self._tokens(source, number, attempt, piece)
             if fault is None:
                 samples = self._render(tokens)
-                fault = self._request.guard.audio_fault(samples, self.report.sample_rate)
+                fault = self._request.guard.audio_fault(samples, self.report.sample_rate) if watch else None
                 if fault is None:
                     piece.tokens = len(tokens)
                     yield samples
                     return
             piece.faults.append(fault)
-            score = distance(tokens, watch.expected)
+            score = distance(tokens, watch.expected) if watch else 0.0
             if best is None or score < best[0]:
                 best = score, tokens
         if best is not None:
             piece.tokens = len(best[1])
             yield self._render(best[1])
 
-    def _tokens(self, number: int, attempt: int, text: str) -> tuple[list[int], TokenWatch, Fault | None]:
+    def _tokens(
+        self, source: Piece, number: int, attempt: int, piece: PieceReport
+    ) -> tuple[list[int], TokenWatch | None, Fault | None]:
         """All tokens of one attempt, up to its first fault."""
-        ids, watch = self._watched(text)
+        generated, watch = self._begin(source, number, attempt, piece)
         tokens: list[int] = []
-        with closing(self._generate(ids, number, attempt, watch.limit)) as generated:
+        with closing(generated):
             for token in generated:
                 tokens.append(token)
-                fault = watch.push(token)
+                fault = watch.push(token) if watch else None
                 if fault is not None:
                     return tokens, watch, fault
-        return tokens, watch, watch.finish()
+        return tokens, watch, watch.finish() if watch else None
 
     def _render(self, tokens: list[int]) -> FloatArray:
         stages, report = self._model.stages, self.report
@@ -155,30 +180,56 @@ class Session:
             samples, _ = stages.vocoder.step(MelChunk(mel, finalize=True), stages.vocoder.init_state())
         return samples
 
-    def _streamed(self, number: int, piece: PieceReport) -> Iterator[FloatArray]:
+    def _streamed(self, source: Piece, number: int, piece: PieceReport) -> Iterator[FloatArray]:
         """The samples of a piece chunk by chunk.
 
         A faulty attempt is replaced as long as nothing of it was given out; later the piece ends at the
         fault.
         """
-        for attempt in range(self._request.guard.retries + 1):
+        retries = self._retries(source)
+        for attempt in range(retries + 1):
             piece.retries = attempt
-            last_attempt = attempt == self._request.guard.retries
             stream = _PieceStream(self._model, self._request, self.report)
-            ids, watch = self._watched(piece.text)
+            generated, watch = self._begin(source, number, attempt, piece)
             piece.tokens = 0
-            generated = self._generate(ids, number, attempt, watch.limit)
             with closing(RunAhead(generated) if self._model.stages.concurrent else generated) as tokens:
                 for token in self._model.spoken(_observed(tokens, watch, piece)):
                     yield from stream.push(token)
-            fault = piece.faults[attempt] if len(piece.faults) > attempt else watch.finish()
+            fault = piece.faults[attempt] if len(piece.faults) > attempt else watch.finish() if watch else None
             if fault is not None and len(piece.faults) == attempt:
                 piece.faults.append(fault)
-            if fault is not None and not stream.begun and not last_attempt:
+            if fault is not None and not stream.begun and attempt < retries:
                 continue
             piece.cut = fault is not None and stream.begun
             yield from stream.finish()
             return
+
+    def _retries(self, source: Piece) -> int:
+        """Only text that lies there in full can be spoken again."""
+        return self._request.guard.retries if isinstance(source, str) else 0
+
+    def _begin(
+        self, source: Piece, number: int, attempt: int, piece: PieceReport
+    ) -> tuple[Generator[int, None, None], TokenWatch | None]:
+        """Speech tokens of one attempt, and a watch over them where their number can be expected."""
+        request, model = self._request, self._model
+        if isinstance(source, RecordedTokens):
+            return (token for token in source.tokens), None
+        generator = piece_generator(request.seed, number, attempt)
+        sampler = RASSampler(model.config.llm.sampling, numpy_multinomial(generator))
+        if isinstance(source, ArrivingText):
+            arriving = self._arriving(source.parts, piece)
+            return self._measured(model.generate_arriving(arriving, request.prompt, sampler)), None
+        ids, watch = self._watched(source)
+        return self._measured(model.generate(ids, request.prompt, sampler, watch.limit)), watch
+
+    def _arriving(self, parts: Iterator[str], piece: PieceReport) -> Iterator[list[int]]:
+        """Text tokens of whole words, as soon as they are there."""
+        words = WordBuffer()
+        for text in chain(map(words.push, parts), (words.finish() for _ in range(1))):
+            if text:
+                piece.text += text
+                yield self._model.stages.text.encode(text)
 
     def _watched(self, text: str) -> tuple[list[int], TokenWatch]:
         """Text tokens of a piece, and a watch over what will be said to them."""
@@ -188,11 +239,9 @@ class Session:
             phones = frontend.count_phones(text)
         return ids, guard.watch(phones, prompt.seconds_per_phone, self._model.token_rate)
 
-    def _generate(self, ids: list[int], number: int, attempt: int, limit: int) -> Generator[int, None, None]:
-        """Speech tokens of one attempt; the time that each takes is counted."""
-        generator = piece_generator(self._request.seed, number, attempt)
-        sampler = RASSampler(self._model.config.llm.sampling, numpy_multinomial(generator))
-        with closing(self._model.generate(ids, self._request.prompt, sampler, limit)) as tokens:
+    def _measured(self, tokens: Generator[int, None, None]) -> Generator[int, None, None]:
+        """`tokens`; the time that each takes is counted."""
+        with closing(tokens):
             while True:
                 with self.report.measure("llm"):
                     token = next(tokens, None)
@@ -201,11 +250,11 @@ class Session:
                 yield token
 
 
-def _observed(tokens: Iterator[int], watch: TokenWatch, piece: PieceReport) -> Iterator[int]:
+def _observed(tokens: Iterator[int], watch: TokenWatch | None, piece: PieceReport) -> Iterator[int]:
     """`tokens` up to the first fault, which is noted in `piece`."""
     for token in tokens:
         piece.tokens += 1
-        fault = watch.push(token)
+        fault = watch.push(token) if watch else None
         if fault is not None:
             piece.faults.append(fault)
             return
@@ -215,11 +264,10 @@ def _observed(tokens: Iterator[int], watch: TokenWatch, piece: PieceReport) -> I
 class _PieceStream:
     """Tokens in, samples out, for one attempt at one piece."""
 
-    def __init__(self, model: CosyVoice2Model, request: Request, report: Report) -> None:
-        config = request.streaming or StreamingConfig()
+    def __init__(self, model: CosyVoiceModel, request: Request, report: Report) -> None:
+        config = request.streaming or model.default_streaming
         self._stages, self._report = model.stages, report
-        prompt_tokens = len(request.prompt.flow.prompt_token)
-        self._schedule = ChunkSchedule(config, prompt_tokens, model.lookahead, model.attention_chunk)
+        self._schedule = model.schedule(config, len(request.prompt.flow.prompt_token))
         self._masks_at_end = config.mode == "consistent"
         self._stretcher = MelStretcher(request.speed)
         self._flow_state = model.stages.flow.init_state(request.prompt.flow)

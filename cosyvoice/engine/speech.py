@@ -55,6 +55,8 @@ class Report:
     """From the call to the first chunk, in seconds."""
     stage_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds that each stage took: text, llm, flow, vocoder."""
+    warnings: list[str] = field(default_factory=list)
+    """What the user should know about the request, such as an instruction that the model was not trained on."""
 
     @property
     def duration(self) -> float:

@@ -8,7 +8,7 @@ other's state. All arrays are NumPy arrays of one utterance, without a batch dim
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,6 +31,28 @@ class LLMInput:
     """Text tokens of the reference (or an instruction), read before `text`."""
     prompt_speech_token: Sequence[int] = ()
     """Speech tokens of the reference, which the generated ones continue."""
+    speaker_embedding: FloatArray | None = None
+    """Of the speaker [speaker_embedding_dim], of any norm; read by the first generation only, which can do without."""
+
+
+class TextStream(Protocol):
+    """An utterance whose text is still arriving; owned by one caller. The iterators compute as they are read."""
+
+    def push(self, text: Sequence[int]) -> Iterator[int]:
+        """Add text tokens; yield the speech tokens that can be said to the text so far, often none.
+
+        Raises `TextError` for ids that the model does not have and after `finish`, and `GenerationError` where the
+        model ends amid the text.
+        """
+        ...
+
+    def finish(self) -> Iterator[int]:
+        """Declare the text complete; yield speech tokens until the model stops."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the utterance holds. Called however it ends, and may be called twice."""
+        ...
 
 
 class LLMStage(Protocol):
@@ -53,6 +75,17 @@ class LLMStage(Protocol):
 
     def release(self, state: State) -> None:
         """Give back what `state` holds; it is not used again. Called however a request ends."""
+        ...
+
+    def text_stream(
+        self, inputs: LLMInput, sampler: Callable[[FloatArray, Sequence[int]], int], limit: int | None = None
+    ) -> TextStream:
+        """An utterance that begins before its text is known: `inputs` has the prompt, its `text` is not read.
+
+        `sampler` chooses an output id from log-probabilities [outputs] and the ids chosen so far; `limit` bounds the
+        speech tokens. Raises `TextError` and `VoiceError` as `init_state` does, and `ConfigError` for a model that
+        reads whole texts only.
+        """
         ...
 
 

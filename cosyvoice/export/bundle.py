@@ -15,21 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from cosyvoice import __version__
 from cosyvoice.checkpoint.directories import replacing
-from cosyvoice.checkpoint.released import load_state_dict
+from cosyvoice.checkpoint.released import load_spk2info, load_state_dict
+from cosyvoice.checkpoint.speakers import SPEAKERS_FILE, write_speakers
 from cosyvoice.checkpoint.weights import read_weights
 from cosyvoice.config.bundle import BUNDLE_FILE, PRECISIONS, Bundle, Precision, is_bundle, read_bundle
-from cosyvoice.config.model import ModelConfig
-from cosyvoice.config.released import QWEN_DIRECTORY, detect_generation, read_model_config
+from cosyvoice.config.model import CausalMaskedDiffConfig, MaskedDiffConfig, ModelConfig
+from cosyvoice.config.released import QWEN_DIRECTORY, YAML_OF_GENERATION, detect_generation, read_model_config
 from cosyvoice.errors import ConfigError, ModelError, OutputError
 from cosyvoice.export.flow_graph import build_flow, quantise_flow
 from cosyvoice.export.graph import TensorFile
+from cosyvoice.export.hift_graph import build_hift
 from cosyvoice.export.llm_graph import build_llm, quantise_llm
 from cosyvoice.export.quality import compare_stages
+from cosyvoice.export.unet_flow_graph import build_causal_masked_diff, build_masked_diff
 from cosyvoice.export.vocoder_graph import build_vocoder, fold_weight_norm
 from cosyvoice.native.loading import load_native_model
 from cosyvoice.reference.loading import load_reference_model
@@ -40,11 +44,14 @@ Progress = Callable[[str], None]
 """Called with what is done next."""
 NETWORKS = ("llm", "flow", "hift")
 TOKENIZER_FILE, ENCODER_FILE = "speech_tokenizer.onnx", "campplus.onnx"
-KEPT = ("README.md",)
+KEPT = ("README.md", SPEAKERS_FILE)
 """Files of our own directories that a bundle takes along where there are any."""
+SPK2INFO = "spk2info.pt"
+RELEASED_DIRECTORY = "released"
+"""Where directories in other formats keep the YAML file of the released model that they were made from."""
 FLOW_PRECISION = {"fp32": "fp32", "int8": "int8", "int4": "int8", "mixed": "fp32"}
 """The flow multiplies hundreds of frames at a time, so four bits would save it memory only, at the highest cost."""
-_UNUSED = "llm.model.lm_head.weight"
+UNUSED = "llm.model.lm_head.weight"
 """The output head of the text model, which speech never passes."""
 
 
@@ -61,7 +68,7 @@ class Source:
         """Raises `ModelError` for a directory without a model, and for a bundle whose weights are no numbers."""
         config = read_model_config(directory)
         if not is_bundle(directory):
-            return cls(directory, config, released=detect_generation(directory) is not None)
+            return cls(directory, config, released=config.released or detect_generation(directory) is not None)
         bundle = read_bundle(directory)
         if not bundle.float_weights:
             raise ModelError(f"{directory} is quantised already; convert the model that it was made from")
@@ -79,12 +86,29 @@ class Source:
         """Weights of `llm`, `flow` or `hift` in the type of the file, and what the file says of them."""
         path = self.path(network)
         tensors, metadata = (load_state_dict(path), {}) if self._pickled else read_weights(path, dtype=None)
-        return {name: tensor.numpy() for name, tensor in tensors.items() if name != _UNUSED}, metadata
+        return {name: _array(tensor) for name, tensor in tensors.items() if name != UNUSED}, metadata
 
     @property
     def speech_tokenizer(self) -> Path:
         name = f"speech_tokenizer_{self.config.generation}.onnx" if self._pickled else TOKENIZER_FILE
         return self.directory / name
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """A language model whose weights are quantised already: they take the place of those of the source.
+
+    Attributes:
+        llm: weights in the layout of `quantise_llm`.
+        precision: of the bundle.
+        kind: of the weights, for the record.
+        files: that everything was read from, for the record.
+    """
+
+    llm: Arrays
+    precision: Precision
+    kind: str
+    files: tuple[Path, ...]
 
 
 def convert(
@@ -94,6 +118,7 @@ def convert(
     overwrite: bool = False,
     progress: Progress | None = None,
     measure: bool = True,
+    quantised: Quantised | None = None,
 ) -> Bundle:
     """Make the bundle `out` from the model directory `source`, and measure what that costs in quality.
 
@@ -106,6 +131,7 @@ def convert(
         overwrite: replace a bundle in `out`.
         progress: told what is done next.
         measure: without it the bundle is not run, and its record says nothing of its quality.
+        quantised: a language model in blocks, of which `source` holds the same weights as numbers; for `fp32`.
 
     Raises:
         ConfigError: no such precision.
@@ -120,11 +146,13 @@ def convert(
     opened = Source.open(source)
     say = progress or (lambda stage: None)
     with replacing(out) as fresh:
-        _copy_frontend(opened, fresh)
+        copy_frontend(opened, fresh)
         for network in NETWORKS:
             say(f"converting {network}")
-            _write_network(opened, network, precision, fresh)
+            _write_network(opened, network, precision, fresh, quantised)
         record = _record(opened, precision, fresh)
+        if quantised is not None:
+            record = _record_of_quantised(record, quantised)
         _write_record(record, fresh)
         if measure:
             say("measuring quality")
@@ -147,10 +175,14 @@ def write_graphs(directory: Path) -> Bundle:
     return record
 
 
-def _write_network(source: Source, network: str, precision: Precision, out: Path) -> None:
+def _write_network(
+    source: Source, network: str, precision: Precision, out: Path, quantised: Quantised | None = None
+) -> None:
     """Weights and graph of one network."""
     weights, metadata = source.weights(network)
-    if network == "hift":
+    if network == "llm" and quantised is not None:
+        weights = {name: _halved(array) for name, array in quantised.llm.items()}
+    elif network == "hift":
         # The phase of the source sums F0 up over the utterance, so a released F0 predictor keeps every digit.
         exact = ("f0_predictor.",) if source.config.hift.f0_in_float64 else ()
         weights = fold_weight_norm(weights, keep=exact)
@@ -172,10 +204,14 @@ def _write_graph(config: ModelConfig, network: str, out: Path) -> None:
     tensors = TensorFile(out / f"{network}.safetensors")
     if network == "llm":
         build_llm(tensors, config.llm, out)
-    elif network == "flow":
-        build_flow(tensors, config.flow, out)
+    elif network == "hift":
+        (build_vocoder if config.hift.causal else build_hift)(tensors, config.hift, out)
+    elif isinstance(config.flow, MaskedDiffConfig):
+        build_masked_diff(tensors, config.flow, out)
+    elif isinstance(config.flow, CausalMaskedDiffConfig):
+        build_causal_masked_diff(tensors, config.flow, out)
     else:
-        build_vocoder(tensors, config.hift, out)
+        build_flow(tensors, config.flow, out)
 
 
 def _halved(array: NDArray[Any]) -> NDArray[Any]:
@@ -184,8 +220,16 @@ def _halved(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(np.float16) if half else array
 
 
-def _copy_frontend(source: Source, out: Path) -> None:
-    """Configuration, tokenizers, prompt encoders and voices."""
+def _array(tensor: torch.Tensor) -> NDArray[Any]:
+    """A tensor as NumPy has it, which knows no bfloat16."""
+    return tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+
+def copy_frontend(source: Source, out: Path) -> None:
+    """Put into `out` all but the networks: configuration, tokenizers, prompt encoders, voices and speakers.
+
+    Raises `ModelError` for a source that lacks any of them.
+    """
     config_text = source.config.model_dump_json(indent=1) + "\n"
     (out / "config.json").write_text(config_text, encoding="utf-8")
     for file, name in ((source.speech_tokenizer, TOKENIZER_FILE), (source.directory / ENCODER_FILE, ENCODER_FILE)):
@@ -199,8 +243,17 @@ def _copy_frontend(source: Source, out: Path) -> None:
         qwen = source.directory / QWEN_DIRECTORY
         weights = shutil.ignore_patterns("*.safetensors", "*.bin", "*.pt")
         shutil.copytree(qwen, out / QWEN_DIRECTORY, ignore=weights)
-    if (source.directory / "voices").is_dir():
-        shutil.copytree(source.directory / "voices", out / "voices")
+    for name in ("voices", RELEASED_DIRECTORY):
+        if (source.directory / name).is_dir():
+            shutil.copytree(source.directory / name, out / name)
+    generation = detect_generation(source.directory)
+    if generation is not None:
+        (out / RELEASED_DIRECTORY).mkdir()
+        shutil.copy(source.directory / YAML_OF_GENERATION[generation], out / RELEASED_DIRECTORY)
+    if (source.directory / SPK2INFO).is_file():
+        speakers = load_spk2info(source.directory / SPK2INFO)
+        arrays = {name: {key: item.numpy() for key, item in entries.items()} for name, entries in speakers.items()}
+        write_speakers(out / SPEAKERS_FILE, arrays)
 
 
 def _record(source: Source, precision: Precision, out: Path) -> Bundle:
@@ -215,6 +268,17 @@ def _record(source: Source, precision: Precision, out: Path) -> Bundle:
         released=source.released,
         files={name: (out / name).stat().st_size for name in files},
     )
+
+
+def _record_of_quantised(record: Bundle, quantised: Quantised) -> Bundle:
+    """`record`, telling of the files that were given instead of those that were made of them."""
+    changes = {
+        "precision": quantised.precision,
+        "stages": {**record.stages, "llm": quantised.kind},
+        "source": quantised.files[0].resolve().parent.name,
+        "source_digest": {path.name: _digest(path) for path in quantised.files},
+    }
+    return record.model_copy(update=changes)
 
 
 def _digest(path: Path) -> str:

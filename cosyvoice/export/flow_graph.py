@@ -8,27 +8,33 @@ is full attention for a whole utterance, and chunk-causal attention for one atte
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, TensorProto, helper
 
 from cosyvoice.config.model import DiTConfig, FlowConfig
 from cosyvoice.errors import ConfigError
+from cosyvoice.export.flow_layers import CachedAttention, Layers
 from cosyvoice.export.graph import MICROSOFT, Dim, GraphBuilder, TensorFile
-from cosyvoice.export.quantise import quantise_linear, quantised_format
-from cosyvoice.native.flow import GRAPHS
+from cosyvoice.export.quantise import quantise_linear
+from cosyvoice.native.chunked_flow import GRAPHS
 from cosyvoice.native.flow_encoder import MODULATION_ROWS, POSITION_CONTEXT
 
 LAYER_NORM_EPS = 1e-6
 INT4_BLOCK = 32
 _ESTIMATOR = "decoder.estimator."
-_LINEARS = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "ff.ff.0.0", "ff.ff.2")
+_BLOCK_LINEAR = re.compile(
+    r"decoder\.estimator\.(?:"
+    r"transformer_blocks\.\d+\.(?:attn\.to_(?:q|k|v|out\.0)|ff\.ff\.(?:0\.0|2))|"
+    r"(?:down|mid|up)_blocks\.\d+\.1\.\d+\.(?:attn1\.to_(?:q|k|v|out\.0)|ff\.net\.(?:0\.proj|2))"
+    r")\.weight"
+)
+"""Linear layers of the transformer blocks, of the DiT and of the U-Nets."""
 _LARGEST_LEVEL = 63
-_MISH_LINEAR_FROM = 20.0
 _END = 2**62
 
 
@@ -56,7 +62,7 @@ def build_flow(tensors: TensorFile, config: FlowConfig, directory: Path) -> None
 
 
 def quantise_flow(weights: Mapping[str, NDArray[Any]], precision: str) -> dict[str, NDArray[Any]]:
-    """`weights` with the linear layers of the transformer blocks quantised; all else stays as it is.
+    """`weights` of any flow with the linear layers of the transformer blocks quantised; all else stays as it is.
 
     * "int8": `NAME.q` int8 [in, out] and `NAME.scales` float32 [out], one scale an output. Products are those of
       whole numbers, activations being quantised as they come, to 8 bits without sign. Weights use 7 bits: on
@@ -80,9 +86,7 @@ def quantise_flow(weights: Mapping[str, NDArray[Any]], precision: str) -> dict[s
 
 
 def _is_block_linear(name: str) -> bool:
-    return name.startswith(f"{_ESTIMATOR}transformer_blocks.") and any(
-        name.endswith(f".{linear}.weight") for linear in _LINEARS
-    )
+    return _BLOCK_LINEAR.fullmatch(name) is not None
 
 
 def _quantise_outputs(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -96,22 +100,21 @@ class _EstimatorGraph:
     """Builds one estimator; `half_cache` for cached keys and values in half precision."""
 
     def __init__(self, tensors: TensorFile, config: DiTConfig, half_cache: bool) -> None:
-        self._tensors, self._config, self._half = tensors, config, half_cache
+        self._config = config
         self._graph = GraphBuilder("flow", tensors)
-        self._cache_type = TensorProto.FLOAT16 if half_cache else TensorProto.FLOAT
+        self._layers = Layers(tensors, self._graph, _ESTIMATOR)
+        self._half = half_cache
 
     def save(self, path: Path) -> None:
         config, graph = self._config, self._graph
         x = self._input_embedding()
         self._modulation = graph.input("modulation", [MODULATION_ROWS * config.depth + 2, config.dim])
         angles = [graph.input(name, ["frames", config.dim_head // 2]) for name in ("cos", "sin")]
-        frames = graph.node("Shape", x, start=1, end=2)
-        # Counted from the front: a slice from "-0" would be everything.
-        self._first_kept = graph.node("Sub", frames, graph.input("keep", [1], TensorProto.INT64))
+        self._attend = CachedAttention(graph, config.heads, config.dim_head, self._half)
         for block in range(config.depth):
             x = self._block(x, block, angles)
         x = self._modulated(x, MODULATION_ROWS * config.depth)
-        velocity = self._linear(x, "proj_out")
+        velocity = self._layers.linear(x, "proj_out", config.dim)
         graph.output(velocity, "velocity", ["rows", "frames", config.mel_dim])
         graph.save(path)
 
@@ -120,8 +123,8 @@ class _EstimatorGraph:
         config, graph = self._config, self._graph
         noisy = graph.input("x", [1, "frames", config.mel_dim])
         projected = graph.input("projected", ["rows", "frames", config.dim])
-        weight = graph.slice(graph.weight(f"{_ESTIMATOR}input_embed.proj.weight"), 0, config.mel_dim, 1)
-        h = graph.add(self._transposed_product(noisy, weight), projected)
+        weight = graph.slice(self._layers.weight("input_embed.proj.weight"), 0, config.mel_dim, 1)
+        h = graph.add(self._layers.transposed_product(noisy, weight), projected)
         position = graph.node("Transpose", h, perm=[0, 2, 1])
         for index in (1, 2):
             position = self._causal_convolution(position, index)
@@ -132,85 +135,29 @@ class _EstimatorGraph:
         config, graph = self._config, self._graph
         shape: list[Dim] = ["rows", config.dim, POSITION_CONTEXT]
         x = graph.concat(graph.input(f"conv{index}", shape), x, axis=2)
-        name = f"{_ESTIMATOR}input_embed.conv_pos_embed.conv{index}.0"
+        name = f"input_embed.conv_pos_embed.conv{index}.0"
         graph.output(graph.slice(x, -POSITION_CONTEXT, _END, 2), f"next_conv{index}", shape)
         # In two dimensions ONNX Runtime has a grouped convolution of twice the speed.
         axis = graph.ints(2)
-        wide, weight = (graph.node("Unsqueeze", value, axis) for value in (x, graph.weight(f"{name}.weight")))
-        out = graph.node("Conv", wide, weight, graph.weight(f"{name}.bias"), group=config.conv_pos_groups)
-        return self._mish(graph.node("Squeeze", out, axis))
-
-    def _mish(self, x: str) -> str:
-        """x tanh(log(1 + e^x)) = x p / (p + 2) with p = e^x (e^x + 2): ONNX Runtime's own takes a slow logarithm."""
-        graph, two = self._graph, self._graph.constant(2.0)
-        # Beyond this the quotient is 1, and the square would overflow later.
-        power = graph.node("Exp", graph.node("Min", x, graph.constant(_MISH_LINEAR_FROM)))
-        p = graph.multiply(power, graph.add(power, two))
-        return graph.multiply(x, str(graph.node("Div", p, graph.add(p, two))))
+        wide, weight = (graph.node("Unsqueeze", value, axis) for value in (x, self._layers.weight(f"{name}.weight")))
+        out = graph.node("Conv", wide, weight, self._layers.weight(f"{name}.bias"), group=config.conv_pos_groups)
+        return self._layers.mish(graph.node("Squeeze", out, axis))
 
     def _block(self, x: str, block: int, angles: list[str]) -> str:
         graph, row, name = self._graph, MODULATION_ROWS * block, f"transformer_blocks.{block}."
         attended = self._attention(self._modulated(x, row), block, angles)
         x = graph.add(x, graph.multiply(attended, self._modulation_row(row + 2)))
-        h = self._product(self._modulated(x, row + 3), f"{name}ff.ff.0.0")
-        h = graph.node("FastGelu", h, graph.weight(f"{_ESTIMATOR}{name}ff.ff.0.0.bias"), domain=MICROSOFT)
-        h = self._linear(h, f"{name}ff.ff.2")
+        h = self._layers.product(self._modulated(x, row + 3), f"{name}ff.ff.0.0", self._config.dim)
+        h = graph.node("FastGelu", h, self._layers.weight(f"{name}ff.ff.0.0.bias"), domain=MICROSOFT)
+        h = self._layers.linear(h, f"{name}ff.ff.2", self._config.dim * self._config.ff_mult)
         return graph.add(x, graph.multiply(h, self._modulation_row(row + 5)))
 
     def _attention(self, x: str, block: int, angles: list[str]) -> str:
         """`x` [rows, frames, dim] attends to the cached frames and to itself; the same shape."""
-        config, graph, name = self._config, self._graph, f"transformer_blocks.{block}.attn."
-        q, k = (self._rotated(self._linear(x, f"{name}{part}"), angles) for part in ("to_q", "to_k"))
-        v = self._linear(x, f"{name}to_v")
-        shape: list[Dim] = ["rows", config.heads, "past", config.dim_head]
-        past = [graph.input(f"past_{part}_{block}", shape, self._cache_type) for part in ("key", "value")]
-        for part, value in (("key", k), ("value", v)):
-            kept: list[Dim] = [*shape[:2], "kept", shape[3]]
-            graph.output(self._kept(value), f"{part}_{block}", kept, self._cache_type)
-        if block == 0:
-            length = graph.node("Shape", past[0], start=2, end=3)
-            self._continues = graph.node("Squeeze", graph.node("Greater", length, graph.ints(0)))
-        branches = {
-            "then_branch": self._attention_branch(block, (q, k, v), past),
-            "else_branch": self._attention_branch(block, (q, k, v), []),
-        }
-        return self._linear(graph.node("If", self._continues, **branches), f"{name}to_out.0")
-
-    def _attention_branch(self, block: int, qkv: tuple[str, str, str], past: list[str]) -> GraphProto:
-        """Attention with or without cached frames: without, ONNX Runtime has one that needs no scores of all
-        pairs of frames in memory."""
-        prefix = f"block_{block}_{'continued' if past else 'whole'}_"
-        nodes = []
-        if past and self._half:
-            wide = [f"{prefix}{part}" for part in ("past_key", "past_value")]
-            nodes = [
-                helper.make_node("Cast", [narrow], [value], f"{value}_cast", to=TensorProto.FLOAT)
-                for narrow, value in zip(past, wide, strict=True)
-            ]
-            past = wide
-        inputs = [*qkv, "", "", "", *past] if past else list(qkv)
-        outputs = [f"{prefix}{part}" for part in (("out", "key", "value") if past else ("out",))]
-        nodes.append(
-            helper.make_node(
-                "MultiHeadAttention",
-                inputs,
-                outputs,
-                f"{prefix}attention",
-                domain=MICROSOFT,
-                num_heads=self._config.heads,
-            )
-        )
-        width = self._config.heads * self._config.dim_head
-        out = helper.make_tensor_value_info(outputs[0], TensorProto.FLOAT, ["rows", "frames", width])
-        return helper.make_graph(nodes, f"{prefix}graph", [], [out])
-
-    def _kept(self, x: str) -> str:
-        """The frames of `x` [rows, frames, heads * dim_head] to be cached, as [rows, heads, keep, dim_head]."""
-        graph = self._graph
-        x = graph.node("Slice", x, self._first_kept, graph.ints(_END), graph.ints(1))
-        x = graph.node("Reshape", x, graph.ints(0, 0, self._config.heads, self._config.dim_head))
-        x = graph.node("Transpose", x, perm=[0, 2, 1, 3])
-        return str(graph.node("Cast", x, to=TensorProto.FLOAT16)) if self._half else str(x)
+        config, name = self._config, f"transformer_blocks.{block}.attn."
+        q, k, v = (self._layers.linear(x, f"{name}{part}", config.dim) for part in ("to_q", "to_k", "to_v"))
+        h = self._attend(self._rotated(q, angles), self._rotated(k, angles), v)
+        return self._layers.linear(h, f"{name}to_out.0", config.heads * config.dim_head)
 
     def _rotated(self, x: str, angles: list[str]) -> str:
         """Rotary positions in the first `dim_head` channels, all of which belong to the first head: taken for one
@@ -235,30 +182,3 @@ class _EstimatorGraph:
 
     def _modulation_row(self, row: int) -> str:
         return str(self._graph.node("Gather", self._modulation, self._graph.constant(row, np.int64), axis=0))
-
-    def _linear(self, x: str, name: str) -> str:
-        return self._graph.add(self._product(x, name), self._graph.weight(f"{_ESTIMATOR}{name}.bias"))
-
-    def _product(self, x: str, name: str) -> str:
-        """`x` times the weight of the layer `name`, in the precision that the file keeps it in."""
-        graph, weight = self._graph, f"{_ESTIMATOR}{name}.weight"
-        if f"{weight}.q" not in self._tensors:
-            return self._transposed_product(x, graph.weight(weight))
-        q, scales = graph.raw(f"{weight}.q"), graph.raw(f"{weight}.scales")
-        shape = self._tensors.shape(f"{weight}.q")
-        if len(shape) == 2:
-            return str(graph.node("DynamicQuantizeMatMul", x, q, scales, domain=MICROSOFT))
-        inputs = self._inputs_of(name)
-        bits, block = quantised_format(shape, inputs)
-        layout: dict[str, Any] = {"K": inputs, "N": shape[0], "bits": bits, "block_size": block, "accuracy_level": 4}
-        return str(graph.node("MatMulNBits", x, q, scales, domain=MICROSOFT, **layout))
-
-    def _transposed_product(self, x: str, weight: str) -> str:
-        """`x` times a weight [out, in]."""
-        return str(self._graph.node("FusedMatMul", x, weight, domain=MICROSOFT, transB=1))
-
-    def _inputs_of(self, name: str) -> int:
-        config = self._config
-        if name.endswith("to_out.0"):
-            return config.heads * config.dim_head
-        return config.dim * config.ff_mult if name.endswith("ff.ff.2") else config.dim

@@ -7,7 +7,6 @@ layout of the reference (linear layers are [out, in]), and both implementations 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from cosyvoice.checkpoint import tensor_file
 from cosyvoice.errors import ModelError
 
 OPSET = 20
@@ -35,43 +35,15 @@ MICROSOFT = "com.microsoft"
 Dim = int | str
 
 
-class TensorFile:
-    """Where the tensors of a safetensors file lie: types, shapes and offsets, read from its header alone."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises `ModelError` where `path` is no safetensors file."""
-        self.path = Path(path)
-        try:
-            with self.path.open("rb") as file:
-                size = int.from_bytes(file.read(8), "little")
-                header: dict[str, Any] = json.loads(file.read(size))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{path} is no intact safetensors file ({error}); make it again") from None
-        header.pop("__metadata__", None)
-        self._start = 8 + size
-        self._entries = header
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._entries
-
-    def shape(self, name: str) -> list[int]:
-        """Raises `ModelError` for a tensor that the file does not hold."""
-        return list(self._entry(name)["shape"])
+class TensorFile(tensor_file.TensorFile):
+    """The tensors of a safetensors file, with their types as ONNX names them."""
 
     def type(self, name: str) -> int:
-        """The ONNX type of a tensor."""
-        return int(_TYPES[self._entry(name)["dtype"]])
-
-    def span(self, name: str) -> tuple[int, int]:
-        """Offset in the file and length of a tensor, in bytes."""
-        begin, end = self._entry(name)["data_offsets"]
-        return self._start + begin, end - begin
-
-    def _entry(self, name: str) -> dict[str, Any]:
-        if name not in self._entries:
-            raise ModelError(f"{self.path} lacks the tensor {name!r}; it does not belong to this configuration")
-        entry: dict[str, Any] = self._entries[name]
-        return entry
+        """The ONNX type of a tensor. Raises `ModelError` where ONNX has none for it."""
+        kind = self.element_type(name)
+        if kind not in _TYPES:
+            raise ModelError(f"{self.path}: {name!r} has elements of type {kind}, which no graph reads; convert it")
+        return int(_TYPES[kind])
 
 
 class GraphBuilder:

@@ -7,6 +7,7 @@ the output head, which is as wide as the vocabulary.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from cosyvoice.config.model import LLMConfig
+from cosyvoice.config.model import LLMConfig, TransformerLMConfig
 from cosyvoice.errors import ConfigError
 from cosyvoice.export.graph import MICROSOFT, GraphBuilder, TensorFile
-from cosyvoice.export.quantise import quantise_linear, quantised_format
+from cosyvoice.export.linear import linear
+from cosyvoice.export.quantise import quantise_linear
+from cosyvoice.export.transformer_lm_graph import build_transformer_lm
 
-INT8_ACCURACY = 4
-"""The level of MatMulNBits at which inputs are quantised to eight bits as well; all others are many times slower."""
 HEAD = "llm_decoder"
 ROTARY_MULTIPLE = 16
 """The fused attention turns heads of a multiple of this width; those of others are turned before it."""
@@ -33,13 +34,16 @@ _FORMATS: dict[str, dict[str, tuple[int, int]]] = {
 """Bits and block of each part of the network."""
 
 
+_PARTS = {
+    "self_attn": re.compile(r".*\.self_attn\.(\w_proj|linear_(q|k|v|out))\.weight"),
+    "mlp": re.compile(r".*\.(mlp\.\w+_proj|feed_forward\.w_\d)\.weight"),
+    "head": re.compile(rf"{HEAD}\.weight"),
+}
+
+
 def quantised_part(name: str) -> str | None:
     """The part of the network that a tensor of its state dict belongs to, None for one that stays as it is."""
-    if name == f"{HEAD}.weight":
-        return "head"
-    if name.endswith("_proj.weight"):
-        return "mlp" if ".mlp." in name else "self_attn"
-    return None
+    return next((part for part, pattern in _PARTS.items() if pattern.fullmatch(name)), None)
 
 
 def quantise_llm(weights: Mapping[str, NDArray[Any]], precision: str) -> dict[str, NDArray[Any]]:
@@ -63,8 +67,10 @@ def quantise_llm(weights: Mapping[str, NDArray[Any]], precision: str) -> dict[st
     return result
 
 
-def build_llm(tensors: TensorFile, config: LLMConfig, directory: Path, name: str = "llm.onnx") -> Path:
-    """Write the graph of the decoder beside its weights; returns its path.
+def build_llm(
+    tensors: TensorFile, config: LLMConfig | TransformerLMConfig, directory: Path, name: str = "llm.onnx"
+) -> Path:
+    """Write the graph of the decoder beside its weights, and what else the model needs; returns the decoder's path.
 
     Inputs, for sequences of `batch` and `rows` new positions each:
         embeddings [batch, rows, channels]; seqlens_k [batch] int32: positions of each sequence after this run, less
@@ -77,6 +83,8 @@ def build_llm(tensors: TensorFile, config: LLMConfig, directory: Path, name: str
     With `rows` > 1 on sequences that are not empty, `batch` must be 1, a limit of the fused attention.
     Raises `ModelError` for tensors that do not fit `config`.
     """
+    if isinstance(config, TransformerLMConfig):
+        return build_transformer_lm(tensors, config, directory, name)
     graph = _LLMGraph(tensors, config)
     path = Path(directory) / name
     graph.write(path)
@@ -112,7 +120,7 @@ class _LLMGraph:
         stream = graph.node("GatherND", graph.add(stream, added), indices, batch_dims=1)
         normed, _ = self._add_and_norm(stream, "", "llm.model.model.norm")
         outputs = self._config.speech_token_size + self._config.speech_extra_tokens
-        logits = self._linear(normed, HEAD, width)
+        logits = linear(self._graph, normed, HEAD, width)
         graph.node("LogSoftmax", logits, names=["log_probs"], axis=-1)
         graph.output_as("log_probs", ["batch", outputs])
         graph.save(path)
@@ -142,7 +150,7 @@ class _LLMGraph:
 
     def _attention(self, x: str, layer: str, index: int) -> str:
         width, qwen, graph = self._qwen.hidden_size, self._qwen, self._graph
-        query, key, value = (self._linear(x, f"{layer}.{part}_proj", width) for part in "qkv")
+        query, key, value = (linear(self._graph, x, f"{layer}.{part}_proj", width) for part in "qkv")
         caches = ("cos_cache", "sin_cache")
         if self._positions:
             query, key = (
@@ -166,36 +174,16 @@ class _LLMGraph:
         )
         for name in present:
             graph.output_as(name, shape)
-        return self._linear(mixed, f"{layer}.o_proj", width)
+        return linear(self._graph, mixed, f"{layer}.o_proj", width)
 
     def _feed_forward(self, x: str, layer: str) -> str:
         width, inner = self._qwen.hidden_size, self._qwen.intermediate_size
-        gate = self._linear(x, f"{layer}.gate_proj", width)
+        gate = linear(self._graph, x, f"{layer}.gate_proj", width)
         # x * sigmoid(x) in one operation.
         gate = self._graph.node("QuickGelu", gate, domain=MICROSOFT, alpha=1.0)
-        return self._linear(
-            self._graph.multiply(gate, self._linear(x, f"{layer}.up_proj", width)), f"{layer}.down_proj", inner
-        )
-
-    def _linear(self, x: str, layer: str, inputs: int) -> str:
-        """A linear layer in the precision in which the file holds it, with its bias if it has one."""
-        weight, bias = f"{layer}.weight", f"{layer}.bias"
-        has_bias = bias in self._tensors
-        if f"{weight}.q" not in self._tensors:
-            product = self._graph.node("FusedMatMul", x, self._graph.weight(weight), domain=MICROSOFT, transB=1)
-            return self._graph.add(product, self._graph.weight(bias)) if has_bias else product
-        shape = self._tensors.shape(f"{weight}.q")
-        bits, block = quantised_format(shape, inputs)
-        operands = [x, self._graph.raw(f"{weight}.q"), self._graph.weight(f"{weight}.scales")]
-        if has_bias:
-            operands += ["", "", self._graph.weight(bias)]
-        return self._graph.node(
-            "MatMulNBits",
-            *operands,
-            domain=MICROSOFT,
-            K=inputs,
-            N=shape[0],
-            bits=bits,
-            block_size=block,
-            accuracy_level=INT8_ACCURACY,
+        return linear(
+            self._graph,
+            self._graph.multiply(gate, linear(self._graph, x, f"{layer}.up_proj", width)),
+            f"{layer}.down_proj",
+            inner,
         )

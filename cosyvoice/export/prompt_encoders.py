@@ -1,6 +1,7 @@
 """Speech tokenizer and speaker encoder as ONNX files with the inputs and outputs of the released models.
 
-Either can so replace the released one and be replaced by it. Weights are stored in half precision, which
+Either can so replace the released one and be replaced by it. Beside them goes the tokenizer's recogniser of phones,
+which places words in time. Weights are stored in half precision, which
 halves the files, and widened to single precision inside the graph: the arithmetic stays that of the PyTorch
 networks.
 """
@@ -41,6 +42,19 @@ class _TokenIds(nn.Module):
         return self.tokenizer.fsq.indices(self.tokenizer.latent(feats, feats_length)).to(torch.int32)
 
 
+class _PhonesOfTokens(nn.Module):
+    """The part of the tokenizer that hears phones in ids."""
+
+    def __init__(self, tokenizer: SpeechTokenizer) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def forward(self, indices: Tensor) -> Tensor:
+        tokenizer = self.tokenizer
+        hidden = tokenizer.decode(tokenizer.fsq.codes(indices), torch.full([1], indices.shape[1]))
+        return torch.log_softmax(tokenizer.phone_head(hidden), dim=-1)
+
+
 def export_speech_tokenizer(model: SpeechTokenizer, path: Path, half: bool = True) -> None:
     """Write `model` as feats float32 [1, n_mels, frames], feats_length int32 [1] -> indices int32 [1, tokens].
 
@@ -61,6 +75,17 @@ def export_speech_tokenizer(model: SpeechTokenizer, path: Path, half: bool = Tru
     lengths = torch.tensor([_EXAMPLE_FRAMES], dtype=torch.int32)
     shapes = ({2: torch.export.Dim("frames", min=1)}, None)
     _write(network, (feats, lengths), shapes, ["feats", "feats_length"], ["indices"], path, half)
+
+
+def export_aligner(model: SpeechTokenizer, path: Path, half: bool = True) -> None:
+    """Write the recogniser in `model` as indices int32 [1, tokens] -> log_probs float32 [1, frames, phone classes].
+
+    Frames are half a token long (50 Hz); the classes are those of `cosyvoice.text.phone_classes`. The ids are those
+    of the file that `export_speech_tokenizer` writes. Arguments and errors as there.
+    """
+    indices = torch.zeros(1, _EXAMPLE_FRAMES, dtype=torch.int32)
+    shapes = ({1: torch.export.Dim("tokens", min=1)},)
+    _write(_PhonesOfTokens(_for_inference(model)), (indices,), shapes, ["indices"], ["log_probs"], path, half)
 
 
 def export_speaker_encoder(model: SpeakerEncoder, path: Path, half: bool = True) -> None:

@@ -77,11 +77,15 @@ def _scores(stage: LLMStage, inputs: LLMInput, tokens: list[int]) -> FloatArray:
 
 def _prompt(config: ModelConfig) -> LLMInput:
     rng = np.random.default_rng(1)
-    vocabulary = min(config.llm.qwen.vocab_size, config.end_of_prompt_id or config.llm.qwen.vocab_size)
+    vocabulary = min(config.llm.text_token_size, config.end_of_prompt_id or config.llm.text_token_size)
     text = rng.integers(0, vocabulary, TEXT_TOKENS).tolist()
     prompt = [] if config.end_of_prompt_id is None else [config.end_of_prompt_id]
     speech = rng.integers(0, config.llm.speech_token_size, PROMPT_TOKENS).tolist()
-    return LLMInput(text, prompt, speech)
+    return LLMInput(text, prompt, speech, _speaker(config, rng))
+
+
+def _speaker(config: ModelConfig, rng: np.random.Generator) -> FloatArray:
+    return rng.standard_normal(config.flow.speaker_embedding_dim).astype(np.float32)
 
 
 def _flow_input(config: ModelConfig, voice: Voice | None, rng: np.random.Generator) -> FlowInput:
@@ -89,5 +93,6 @@ def _flow_input(config: ModelConfig, voice: Voice | None, rng: np.random.Generat
         return FlowInput(voice.speech_token, voice.mel.astype(np.float32), voice.speaker_embedding)
     flow = config.flow
     tokens = rng.integers(0, flow.vocab_size, PROMPT_TOKENS).astype(np.int32)
-    mel = rng.normal(-6.0, 2.0, (PROMPT_TOKENS * flow.token_mel_ratio, flow.mel_dim)).astype(np.float32)
-    return FlowInput(tokens, mel, rng.standard_normal(flow.speaker_embedding_dim).astype(np.float32))
+    frames = int(PROMPT_TOKENS * config.frames_per_token)
+    mel = rng.normal(-6.0, 2.0, (frames, flow.mel_dim)).astype(np.float32)
+    return FlowInput(tokens, mel, _speaker(config, rng))

@@ -14,6 +14,7 @@ Inside, signals are images one pixel high: ONNX Runtime has its fastest convolut
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from onnx import TensorProto
 from cosyvoice.config.model import HiFTConfig
 from cosyvoice.errors import ConfigError
 from cosyvoice.export.graph import GraphBuilder, TensorFile
-from cosyvoice.hifigan.generator import LAST_SLOPE
+from cosyvoice.hifigan.generator import LAST_SLOPE, POST_KERNEL
 from cosyvoice.hifigan.spectrum import MAX_MAGNITUDE
 from cosyvoice.native.f0_predictor import WEIGHT_NORM_NAMES, normalised_weight
 from cosyvoice.native.vocoder import GRAPH_NAME
@@ -73,7 +74,7 @@ def build_vocoder(tensors: TensorFile, config: HiFTConfig, directory: Path) -> N
     Raises `ConfigError` for a geometry that cannot be continued from chunk to chunk.
     """
     check_geometry(config)
-    _VocoderGraph(tensors, config).save(Path(directory) / GRAPH_NAME)
+    _CausalGraph(tensors, config).save(Path(directory) / GRAPH_NAME)
 
 
 def check_geometry(config: HiFTConfig) -> None:
@@ -87,86 +88,80 @@ def check_geometry(config: HiFTConfig) -> None:
         raise ConfigError("hift.conv_pre_look_right is 0; chunks need at least 1 frame for the edge of the transform")
 
 
-class _VocoderGraph:
-    """Builds the network from its first convolution to its samples."""
+class VocoderGraph(ABC):
+    """What the graphs of all generations share; they differ in what a convolution sees."""
 
     def __init__(self, tensors: TensorFile, config: HiFTConfig) -> None:
         self.config = config
         self.graph = GraphBuilder("vocoder", tensors)
 
-    def save(self, path: Path) -> None:
+    @abstractmethod
+    def convolve_same(self, name: str, x: str, kernel: int, dilation: int = 1) -> str:
+        """Convolution of the layer `name` that keeps the length."""
+
+    @abstractmethod
+    def upsample(self, stage: int, x: str) -> str:
+        """The upsampling layer of `stage`."""
+
+    @abstractmethod
+    def reflect(self, x: str) -> str:
+        """The second frame of the utterance also in front of it."""
+
+    @abstractmethod
+    def downsample(self, stage: int, spectrum: str, rate: int) -> str:
+        """The source's transform at the rate of `stage`, which is `rate` times lower."""
+
+    def body(self, x: str, spectrum: str) -> str:
+        """From the output of the first convolution to overlapped samples [1, 1, time]."""
         graph, config = self.graph, self.config
-        bins = config.istft_n_fft + 2
-        mel = graph.input("mel", [1, config.in_channels, "mel_frames"])
-        spectrum = graph.input("spectrum", [1, bins, "spectrum_frames"])
-        first = graph.input("first", [1], TensorProto.INT64)
-        x = self._convolve("conv_pre", graph.node("Unsqueeze", mel, graph.ints(2)))
-        spectrum = graph.node("Unsqueeze", spectrum, graph.ints(2))
         stages = len(config.upsample_rates)
         for stage in range(stages):
-            x = self._upsample(stage, graph.node("LeakyRelu", x, alpha=config.lrelu_slope))
+            x = self.upsample(stage, graph.node("LeakyRelu", x, alpha=config.lrelu_slope))
             if stage == stages - 1:
-                x = self._reflect_first(x, first)
-            x = self._stage(stage, x, self._downsample(stage, spectrum, first))
-        head = self._causal("conv_post", graph.node("LeakyRelu", x, alpha=LAST_SLOPE), 7)
-        graph.output(self._inverse(head), "samples", [1, 1, "time"])
-        graph.save(path)
+                x = self.reflect(x)
+            kernel = config.source_resblock_kernel_sizes[stage]
+            dilations = config.source_resblock_dilation_sizes[stage]
+            source = self.downsample(stage, spectrum, math.prod(config.upsample_rates[stage + 1 :]))
+            x = self._stage(stage, x, self._residual(f"source_resblocks.{stage}", source, kernel, dilations))
+        head = self.convolve_same("conv_post", graph.node("LeakyRelu", x, alpha=LAST_SLOPE), POST_KERNEL)
+        return self._inverse(head)
 
-    def _memory(self, name: str, x: str, channels: int, length: int) -> str:
-        """`x` behind the memory of the layer `name`, whose next memory is the end of both."""
-        if length == 0:
-            return x
-        graph = self.graph
-        memory = graph.input(name, [1, channels, 1, length])
-        x = graph.concat(memory, x, axis=TIME)
-        graph.output(graph.slice(x, -length, END, axis=TIME), f"{name}.next", [1, channels, 1, length])
-        return x
+    def inputs(self) -> tuple[str, str]:
+        """Mel and spectrum, declared, as images."""
+        graph, config = self.graph, self.config
+        mel = graph.input("mel", [1, config.in_channels, "mel_frames"])
+        spectrum = graph.input("spectrum", [1, config.istft_n_fft + 2, "spectrum_frames"])
+        return graph.node("Unsqueeze", mel, graph.ints(2)), graph.node("Unsqueeze", spectrum, graph.ints(2))
 
-    def _convolve(self, name: str, x: str, dilation: int = 1, stride: int = 1) -> str:
-        """Convolution with the weights of the layer `name`, without padding."""
+    def convolve(self, name: str, x: str, dilation: int = 1, stride: int = 1, pads: tuple[int, int] = (0, 0)) -> str:
+        """Convolution with the weights of the layer `name`, with so many zeros before and behind."""
         graph = self.graph
         weight = graph.node("Unsqueeze", graph.weight(f"{name}.weight"), graph.ints(2))
         bias = graph.weight(f"{name}.bias")
-        return str(graph.node("Conv", x, weight, bias, dilations=[1, dilation], strides=[1, stride]))
+        around = [0, pads[0], 0, pads[1]]
+        return str(graph.node("Conv", x, weight, bias, dilations=[1, dilation], strides=[1, stride], pads=around))
 
-    def _causal(self, name: str, x: str, kernel: int, dilation: int = 1) -> str:
-        inputs = self.graph.tensors.shape(f"{name}.weight")[1]
-        return self._convolve(name, self._memory(name, x, inputs, dilation * (kernel - 1)), dilation)
+    def upsample_by_phase(
+        self, name: str, weight: str, inputs: int, outputs: int, select: NDArray[np.float32]
+    ) -> tuple[str, str]:
+        """Weight [outputs * rate, inputs, 1, taps] and bias of an upsampling layer whose phases are channels.
 
-    def _upsample(self, stage: int, x: str) -> str:
-        graph, name, rate = self.graph, f"ups.{stage}", self.config.upsample_rates[stage]
-        outputs, inputs, kernel = graph.tensors.shape(f"{name}.weight")
-        select = phase_taps(kernel, rate)
-        taps = select.shape[2]
-        # [outputs, inputs, kernel] -> [outputs * rate, inputs, taps]; ONNX Runtime folds this when it loads.
-        weight = graph.node("MatMul", graph.weight(f"{name}.weight"), graph.constant(select.reshape(kernel, -1)))
+        `weight` [outputs, inputs, kernel] is what ONNX Runtime folds with `select` [kernel, rate, taps] when it
+        loads the graph.
+        """
+        graph = self.graph
+        kernel, rate, taps = select.shape
+        weight = graph.node("MatMul", weight, graph.constant(select.reshape(kernel, -1)))
         weight = graph.node("Transpose", graph.reshape(weight, outputs, inputs, rate, taps), perm=[0, 2, 1, 3])
         weight = graph.reshape(weight, outputs * rate, inputs, 1, taps)
         bias = graph.node("Expand", graph.reshape(graph.weight(f"{name}.bias"), outputs, 1), graph.ints(outputs, rate))
-        x = self._memory(name, x, inputs, taps - 1)
-        x = graph.node("Conv", x, weight, graph.reshape(bias, outputs * rate))
+        return weight, graph.reshape(bias, outputs * rate)
+
+    def interleave(self, x: str, outputs: int, rate: int) -> str:
+        """[1, outputs * rate, 1, time], the phases of a sample as channels, to [1, outputs, 1, time * rate]."""
+        graph = self.graph
         x = graph.node("Transpose", graph.reshape(x, outputs, rate, -1), perm=[0, 2, 1])
         return graph.reshape(x, 1, outputs, 1, -1)
-
-    def _reflect_first(self, x: str, first: str) -> str:
-        """At the start of the utterance, the second frame also in front."""
-        graph = self.graph
-        one = graph.ints(1)
-        mirrored = graph.node("Slice", x, one, graph.add(first, one), graph.ints(TIME))
-        return graph.concat(mirrored, x, axis=TIME)
-
-    def _downsample(self, stage: int, spectrum: str, first: str) -> str:
-        """The source at the rate of `stage`."""
-        graph, name = self.graph, f"source_downs.{stage}"
-        rate = math.prod(self.config.upsample_rates[stage + 1 :])
-        if rate > 1:
-            # At the start, the frame of the transform that is one too many takes the place of a zero.
-            spectrum = self._memory(name, spectrum, self.config.istft_n_fft + 2, rate)
-            spectrum = graph.node("Slice", spectrum, first, graph.ints(END), graph.ints(TIME))
-        kernel = self.config.source_resblock_kernel_sizes[stage]
-        dilations = self.config.source_resblock_dilation_sizes[stage]
-        x = self._convolve(name, spectrum, stride=rate)
-        return self._residual(f"source_resblocks.{stage}", x, kernel, dilations)
 
     def _stage(self, stage: int, x: str, source: str) -> str:
         """The mean of the residual blocks of a stage."""
@@ -184,9 +179,9 @@ class _VocoderGraph:
     def _residual(self, name: str, x: str, kernel: int, dilations: tuple[int, ...]) -> str:
         for index, dilation in enumerate(dilations):
             y = self._snake(f"{name}.activations1.{index}", x)
-            y = self._causal(f"{name}.convs1.{index}", y, kernel, dilation)
+            y = self.convolve_same(f"{name}.convs1.{index}", y, kernel, dilation)
             y = self._snake(f"{name}.activations2.{index}", y)
-            y = self._causal(f"{name}.convs2.{index}", y, kernel)
+            y = self.convolve_same(f"{name}.convs2.{index}", y, kernel)
             x = self.graph.add(x, y)
         return x
 
@@ -211,6 +206,53 @@ class _VocoderGraph:
         spectrum = graph.concat(real, imaginary, axis=1)
         basis = graph.constant(inverse_basis(config.istft_n_fft)[:, None])
         return str(graph.node("ConvTranspose", spectrum, basis, strides=[config.istft_hop]))
+
+
+class _CausalGraph(VocoderGraph):
+    """Continues an utterance: every layer has a memory."""
+
+    def save(self, path: Path) -> None:
+        """Write the graph."""
+        mel, spectrum = self.inputs()
+        self._first = self.graph.input("first", [1], TensorProto.INT64)
+        self.graph.output(self.body(self.convolve("conv_pre", mel), spectrum), "samples", [1, 1, "time"])
+        self.graph.save(path)
+
+    def _memory(self, name: str, x: str, channels: int, length: int) -> str:
+        """`x` behind the memory of the layer `name`, whose next memory is the end of both."""
+        if length == 0:
+            return x
+        graph = self.graph
+        memory = graph.input(name, [1, channels, 1, length])
+        x = graph.concat(memory, x, axis=TIME)
+        graph.output(graph.slice(x, -length, END, axis=TIME), f"{name}.next", [1, channels, 1, length])
+        return x
+
+    def convolve_same(self, name: str, x: str, kernel: int, dilation: int = 1) -> str:
+        inputs = self.graph.tensors.shape(f"{name}.weight")[1]
+        return self.convolve(name, self._memory(name, x, inputs, dilation * (kernel - 1)), dilation)
+
+    def upsample(self, stage: int, x: str) -> str:
+        graph, name, rate = self.graph, f"ups.{stage}", self.config.upsample_rates[stage]
+        outputs, inputs, kernel = graph.tensors.shape(f"{name}.weight")
+        select = phase_taps(kernel, rate)
+        weight, bias = self.upsample_by_phase(name, graph.weight(f"{name}.weight"), inputs, outputs, select)
+        x = self._memory(name, x, inputs, select.shape[2] - 1)
+        return self.interleave(graph.node("Conv", x, weight, bias), outputs, rate)
+
+    def reflect(self, x: str) -> str:
+        graph = self.graph
+        one = graph.ints(1)
+        mirrored = graph.node("Slice", x, one, graph.add(self._first, one), graph.ints(TIME))
+        return graph.concat(mirrored, x, axis=TIME)
+
+    def downsample(self, stage: int, spectrum: str, rate: int) -> str:
+        graph, name = self.graph, f"source_downs.{stage}"
+        if rate > 1:
+            # At the start, the frame of the transform that is one too many takes the place of a zero.
+            spectrum = self._memory(name, spectrum, self.config.istft_n_fft + 2, rate)
+            spectrum = graph.node("Slice", spectrum, self._first, graph.ints(END), graph.ints(TIME))
+        return self.convolve(name, spectrum, stride=rate)
 
 
 def phase_taps(kernel: int, rate: int) -> NDArray[np.float32]:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from cosyvoice.config.model import DiTConfig
 from cosyvoice.flow.embedding import InputEmbedding, TimeEmbedding
-from cosyvoice.flow.masks import attention_mask
 from cosyvoice.flow.rotary import RotaryEmbedding, rotate_first_channels
+from cosyvoice.transformer.masks import attention_mask
 
 LAYER_NORM_EPS = 1e-6
 

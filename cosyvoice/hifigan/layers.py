@@ -1,7 +1,7 @@
 """Building blocks of the vocoder: one-sided 1-D convolutions, the Snake activation, the residual block.
 
-Every convolution looks to one side only, so the vocoder can run on a growing utterance and repeat exactly
-what it said before. The side is an argument ("both" is the symmetric padding of the non-causal generations),
+In the causal vocoder every convolution looks to one side only, so it can run on a growing utterance and repeat
+exactly what it said before. The side is an argument ("both" is the symmetric padding of the other generations),
 and a convolution that looks ahead can be told that its input already contains the frames ahead.
 """
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cosyvoice.config.model import FlowConfig, HiFTConfig
+from cosyvoice.config.model import AnyFlowConfig, HiFTConfig
 from cosyvoice.hifigan.f0_predictor import LOOK_RIGHT
 
 FLOW_NOISE_FRAMES = 15000
@@ -53,7 +53,7 @@ class ReleasedNoise:
     very first sample carries it, which the reduction to one phase a frame does not read.
     """
 
-    def __init__(self, flow: FlowConfig, hift: HiFTConfig) -> None:
+    def __init__(self, flow: AnyFlowConfig, hift: HiFTConfig) -> None:
         self.channels = hift.nb_harmonics + 1
         self.mel_dim = flow.mel_dim
         generator = torch.Generator().manual_seed(0)
@@ -80,7 +80,7 @@ class ReleasedNoise:
         return torch.rand(1, length, self.channels, generator=generator)
 
 
-def _uniform_draws(flow: FlowConfig, hift: HiFTConfig) -> list[int]:
+def _uniform_draws(flow: AnyFlowConfig, hift: HiFTConfig) -> list[int]:
     """How many uniform numbers each parameter between the two buffers takes for its initial values."""
     speaker = [flow.mel_dim * flow.speaker_embedding_dim, flow.mel_dim]
     channels = hift.f0_channels

@@ -85,6 +85,10 @@ class HarmonicSource(nn.Module):
         self.phase = phase
         self.l_linear = nn.Linear(self.channels, 1)
 
+    def voiced(self, f0: Tensor) -> Tensor:
+        """1 under every sample of a voiced frame and 0 elsewhere, [batch, samples, 1], for `f0` [batch, frames]."""
+        return (f0 > self.voiced_threshold).float().repeat_interleave(self.hop, dim=1)[:, :, None]
+
     @torch.no_grad()
     def sines(self, f0: Tensor, noise: Tensor, initial_phase: Tensor | None = None) -> Tensor:
         """The unmixed channels [batch, samples, channels] for `f0` [batch, frames] (Hz).
@@ -99,7 +103,7 @@ class HarmonicSource(nn.Module):
             phase = frame_phase(f0, self.hop, self.channels, self.sampling_rate, linear)
         if initial_phase is not None:
             phase = phase + initial_phase[:, None, :]
-        voiced = (f0 > self.voiced_threshold).float().repeat_interleave(self.hop, dim=1)[:, :, None]
+        voiced = self.voiced(f0)
         level = voiced * self.sigma + (1.0 - voiced) * (self.alpha / 3)
         return torch.sin(phase) * (self.alpha * voiced) + noise * level
 

@@ -8,13 +8,14 @@ implementation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cosyvoice.config.model import LLMConfig
-from cosyvoice.errors import GenerationError, TextError
+from cosyvoice.errors import ConfigError, GenerationError, TextError
 from cosyvoice.llm.layout import Kind, Row, SpecialTokens, length_limits, speech_rows, text_rows
 
 Scores = NDArray[np.float32]
@@ -41,10 +42,21 @@ class BistreamSession:
         prompt_text: Sequence[int] = (),
         prompt_speech_token: Sequence[int] = (),
         max_tokens: int | None = None,
+        check_text: Callable[[Sequence[int]], None] | None = None,
+        release: Callable[[], None] | None = None,
     ) -> None:
-        """`head` are the rows read first; `prompt_text` and `prompt_speech_token` interleave behind."""
-        self._feed, self._sampler = feed, sampler
-        self._special, self._config = special, config
+        """`head` are the rows read first; `prompt_text` and `prompt_speech_token` interleave behind.
+
+        `max_tokens` bounds the speech; the released implementation has no bound. `check_text` is called with every
+        piece of text before anything becomes of it, and raises what is wrong with it. `release` is called once, by
+        `close`.
+
+        Raises `ConfigError` for a model without a fill token.
+        """
+        if special.fill is None:
+            raise ConfigError("this model does not read text that is still arriving; give it the whole text at once")
+        self._feed, self._sampler, self._check_text, self._release = feed, sampler, check_text, release
+        self._special, self._config, self._fill = special, config, special.fill
         self._max_tokens = max_tokens
         self._pending = list(head)
         self._text = [int(i) for i in prompt_text]
@@ -65,10 +77,13 @@ class BistreamSession:
     def push(self, text: Sequence[int]) -> Iterator[int]:
         """Add text tokens; yield the speech tokens of at most one block, none where more text is needed.
 
-        Raises `TextError` after `finish`, and `GenerationError` if the model ends amid the text.
+        Raises `TextError` for ids that the model does not have and after `finish`, and `GenerationError` if the model
+        ends amid the text.
         """
         if self._text_ended:
             raise TextError("this session's text has ended already; begin a new session for more text")
+        if self._check_text is not None:
+            self._check_text(text)
         self._text += [int(i) for i in text]
         self._text_length += len(text)
         self._interleave_prompt()
@@ -81,10 +96,17 @@ class BistreamSession:
             self._pending = self._final_rows()
         return self._speak_to_end()
 
+    def close(self) -> None:
+        """Give back what the utterance holds; nothing is spoken any more. May be called at any time, more than once."""
+        self._done = self._text_ended = True
+        if self._release is not None:
+            self._release()
+            self._release = None
+
     def _speak_block(self) -> Iterator[int]:
-        if self._prompt_speech or not self._take_text():
+        if self._done or self._prompt_speech or not self._take_text():
             return
-        while (token := self._next_in_block()) != self._special.fill:
+        while not self._done and (token := self._next_in_block()) != self._fill:
             yield token
 
     def _interleave_prompt(self) -> None:
@@ -96,7 +118,7 @@ class BistreamSession:
     def _take_text(self) -> bool:
         """Put N text rows before the next block where it needs them; False if they have not arrived."""
         n = self._config.mix_ratio[0]
-        after_fill = bool(self._history) and self._history[-1] == self._special.fill
+        after_fill = bool(self._history) and self._history[-1] == self._fill
         # With anything behind sos the released models begin to speak before they read new text.
         at_start = not self._history and len(self._pending) == 1
         if not (after_fill or at_start):
@@ -109,12 +131,10 @@ class BistreamSession:
 
     def _next_in_block(self) -> int:
         scores = self._feed(self._pending)
-        if len(self._history) == self._next_fill:
-            token = self._special.fill
-        else:
-            token = self._choose(scores, self._blocked_in_block())
+        forced = len(self._history) == self._next_fill
+        token = self._fill if forced else self._choose(scores, self._blocked_in_block())
         self._history.append(token)
-        if token == self._special.fill:
+        if token == self._fill:
             self._next_fill = len(self._history) + self._config.mix_ratio[1]
         else:
             self._accept(token)
@@ -125,13 +145,13 @@ class BistreamSession:
         if self._config.released_stream_end:
             # Behind a fill token, the pending rows were read before: the released models read them twice.
             return [*self._pending, *text_rows(self._text), task]
-        after_fill = bool(self._history) and self._history[-1] == self._special.fill
+        after_fill = bool(self._history) and self._history[-1] == self._fill
         unread = [] if after_fill else self._pending
         return [*unread, *text_rows(self._text), task, *speech_rows(self._prompt_speech)]
 
     def _speak_to_end(self) -> Iterator[int]:
         while not self._done:
-            if self._max_tokens is not None and self._spoken() >= self._max_tokens:
+            if self._spoken() >= self._longest():
                 self._done = True
                 return
             token = self._choose(self._feed(self._pending), self._blocked_at_end())
@@ -158,7 +178,7 @@ class BistreamSession:
 
     def _blocked_in_block(self) -> list[int]:
         if self._config.enforce_min_len:
-            return [i for i in self._special.stop_ids if i != self._special.fill]
+            return [i for i in self._special.stop_ids if i != self._fill]
         return [self._config.speech_token_size]
 
     def _blocked_at_end(self) -> list[int]:
@@ -167,6 +187,14 @@ class BistreamSession:
         minimum, _ = length_limits(self._text_length, self._config.min_token_text_ratio, 0.0)
         keep_eos = self._spoken() >= minimum
         return [i for i in self._special.stop_ids if not (keep_eos and i == self._special.eos)]
+
+    def _longest(self) -> float:
+        """Speech tokens at most: as asked for, or what a text given at once would have, where lengths are enforced."""
+        if self._max_tokens is not None:
+            return self._max_tokens
+        if not self._config.enforce_min_len:
+            return math.inf
+        return length_limits(self._text_length, 0.0, self._config.max_token_text_ratio)[1]
 
     def _spoken(self) -> int:
         return sum(token < self._config.speech_token_size for token in self._history)

@@ -9,18 +9,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from cosyvoice.config.model import LLMConfig
-from cosyvoice.llm.layout import special_tokens
-from cosyvoice.llm.speech_lm import SpeechLM
+from cosyvoice.llm.qwen_speech_lm import QwenSpeechLM
 
 
-class CosyVoice3LM(SpeechLM):
-    """Text tokens in, speech tokens out; with `end_of_prompt_id` None, no mark is required in the text."""
+class CosyVoice3LM(QwenSpeechLM):
+    """See `QwenSpeechLM`."""
 
     def __init__(self, config: LLMConfig, end_of_prompt_id: int | None = None) -> None:
-        outputs = config.speech_token_size + config.speech_extra_tokens
-        special = special_tokens(config)
-        super().__init__(config, outputs, head_bias=False, end_of_prompt_id=end_of_prompt_id)
-        self.special = special
+        super().__init__(config, head_bias=False, end_of_prompt_id=end_of_prompt_id)
 
     def embed_special(self, ids: Tensor) -> Tensor:
         return self.speech_embedding(ids)

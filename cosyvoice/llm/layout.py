@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-from cosyvoice.config.model import LLMConfig
+from cosyvoice.config.model import LLMConfig, TransformerLMConfig
 from cosyvoice.errors import ConfigError
 
 IGNORED = -1
@@ -27,6 +27,8 @@ class Kind(IntEnum):
     TEXT = 1
     SPEECH = 2
     SPECIAL = 3
+    SPEAKER = 4
+    """Made of the speaker embedding; its index is 0."""
 
 
 class Row(NamedTuple):
@@ -43,20 +45,31 @@ class SpecialTokens:
     sos: int
     eos: int
     task: int
-    fill: int
+    fill: int | None
+    """By which the model asks for more text; None: it reads no text that is still arriving."""
     stop_ids: range
     """Every output id that ends an utterance."""
 
 
-def special_tokens(config: LLMConfig) -> SpecialTokens:
-    """The ids of the third generation: behind the V speech tokens sos V, eos V+1, task V+2, fill V+3, then reserved.
+def special_tokens(config: LLMConfig | TransformerLMConfig) -> SpecialTokens:
+    """The ids that a configuration has.
 
-    Raises `ConfigError` where they have no rows.
+    Where sos and task are rows of the speech embedding itself, they stand behind the V speech tokens: sos V, eos V+1,
+    task V+2, fill V+3, the rest reserved. Where they have a table of their own, they are its rows 0 and 1, and eos is
+    the output V; the output V+2 is fill for a model that has so many.
+
+    Raises `ConfigError` where there are too few outputs.
     """
     size, extra = config.speech_token_size, config.speech_extra_tokens
-    if extra < 4:
-        raise ConfigError(f"speech_extra_tokens is {extra}, sos, eos, task and fill need 4 rows")
-    return SpecialTokens(sos=size, eos=size + 1, task=size + 2, fill=size + 3, stop_ids=range(size, size + extra))
+    stop_ids = range(size, size + extra)
+    if config.kind == "transformer":
+        return SpecialTokens(sos=0, eos=size, task=1, fill=None, stop_ids=stop_ids)
+    needed = 3 if config.task_embedding else 4
+    if extra < needed:
+        raise ConfigError(f"speech_extra_tokens is {extra}, sos, eos, task and fill need {needed} rows")
+    if config.task_embedding:
+        return SpecialTokens(sos=0, eos=size, task=1, fill=size + 2, stop_ids=stop_ids)
+    return SpecialTokens(sos=size, eos=size + 1, task=size + 2, fill=size + 3, stop_ids=stop_ids)
 
 
 class Layout(NamedTuple):
@@ -74,13 +87,29 @@ def speech_rows(ids: Sequence[int]) -> list[Row]:
     return [Row(Kind.SPEECH, int(i)) for i in ids]
 
 
+def prompt(text: Sequence[int], speech: Sequence[int], special: SpecialTokens, speaker: bool = False) -> list[Row]:
+    """`[sos, speaker, text, task, speech]`, the speaker only if asked for."""
+    speaker_rows = [Row(Kind.SPEAKER, 0)] if speaker else []
+    return [
+        Row(Kind.SPECIAL, special.sos),
+        *speaker_rows,
+        *text_rows(text),
+        Row(Kind.SPECIAL, special.task),
+        *speech_rows(speech),
+    ]
+
+
 def unistream(
-    text: Sequence[int], speech: Sequence[int], special: SpecialTokens, instruct: Sequence[int] = ()
+    text: Sequence[int],
+    speech: Sequence[int],
+    special: SpecialTokens,
+    instruct: Sequence[int] = (),
+    speaker: bool = False,
 ) -> Layout:
-    """`[sos, instruct, text, task, speech]`: task predicts the first speech token, the last one eos."""
-    rows = [Row(Kind.SPECIAL, special.sos), *text_rows(instruct), *text_rows(text)]
-    targets = [IGNORED] * len(rows) + [int(i) for i in speech] + [special.eos]
-    return Layout([*rows, Row(Kind.SPECIAL, special.task), *speech_rows(speech)], targets)
+    """`[sos, speaker, instruct, text, task, speech]`: task predicts the first speech token, the last one eos."""
+    rows = prompt([*instruct, *text], speech, special, speaker)
+    ignored = [IGNORED] * (len(rows) - len(speech) - 1)
+    return Layout(rows, [*ignored, *(int(i) for i in speech), special.eos])
 
 
 def bistream(
@@ -94,9 +123,11 @@ def bistream(
 
     The last speech token of a full block predicts the fill token, which asks for more text; fill is never an
     input. The speech must be longer than M/N times the text, otherwise the last full block would lack speech:
-    `ConfigError`.
+    `ConfigError`, as for a model without a fill token.
     """
     n, m = mix_ratio
+    if special.fill is None:
+        raise ConfigError("this model has no fill token, so text cannot be streamed; use the unistream layout")
     full = len(text) // n
     if len(speech) < full * m:
         raise ConfigError(

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from cosyvoice.config.model import Qwen2Config
 from cosyvoice.errors import ConfigError
-from cosyvoice.llm.kv_cache import KVCache
+from cosyvoice.transformer.kv_cache import KVCache
+from cosyvoice.transformer.masks import causal_mask, padding_mask
 
 
 def rotary_angles(start: int, count: int, head_dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -70,6 +71,7 @@ class Qwen2Attention(nn.Module):
         cache: KVCache | None,
         layer: int,
         want_probabilities: bool,
+        mask: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         batch, time, _ = x.shape
         query = rotate(self._heads(self.q_proj(x), self.num_heads), *rotary)
@@ -79,11 +81,11 @@ class Qwen2Attention(nn.Module):
             key, value = cache.append(layer, key, value)
         probabilities = None
         if want_probabilities:
-            mixed, probabilities = self._explicit(query, key, value)
+            mixed, probabilities = self._explicit(query, key, value, mask)
         elif time == 1:
             mixed = self._one_query(query, key, value)
         else:
-            mixed = self._fused(query, key, value)
+            mixed = self._fused(query, key, value, mask)
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, time, -1)), probabilities
 
     def _heads(self, x: Tensor, count: int) -> Tensor:
@@ -93,8 +95,10 @@ class Qwen2Attention(nn.Module):
         """Repeat each key/value head for its group of query heads."""
         return x.repeat_interleave(self.num_heads // self.num_kv_heads, dim=1)
 
-    def _fused(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def _fused(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         key, value = self._expand(key), self._expand(value)
+        if mask is not None:
+            return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         if query.shape[2] == key.shape[2]:
             return F.scaled_dot_product_attention(query, key, value, is_causal=True)
         mask = causal_mask(query.shape[2], key.shape[2], query.device)
@@ -107,17 +111,13 @@ class Qwen2Attention(nn.Module):
         grouped = query.reshape(batch, self.num_kv_heads, -1, self.head_dim)
         return F.scaled_dot_product_attention(grouped, key, value).reshape(query.shape)
 
-    def _explicit(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    def _explicit(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         key, value = self._expand(key), self._expand(value)
         scores = (query @ key.transpose(-1, -2)).float() / math.sqrt(self.head_dim)
-        mask = causal_mask(query.shape[2], key.shape[2], query.device)
+        if mask is None:
+            mask = causal_mask(query.shape[2], key.shape[2], query.device)
         probabilities = scores.masked_fill(~mask, -torch.inf).softmax(dim=-1)
         return probabilities.to(value.dtype) @ value, probabilities
-
-
-def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
-    """Boolean [queries, keys], True where a query may look; the last query is aligned with the last key."""
-    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
 class Qwen2MLP(nn.Module):
@@ -151,8 +151,9 @@ class Qwen2Layer(nn.Module):
         cache: KVCache | None,
         layer: int,
         want_probabilities: bool,
+        mask: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
-        mixed, probabilities = self.self_attn(self.input_layernorm(x), rotary, cache, layer, want_probabilities)
+        mixed, probabilities = self.self_attn(self.input_layernorm(x), rotary, cache, layer, want_probabilities, mask)
         x = x + self.dropout(mixed)
         return x + self.dropout(self.mlp(self.post_attention_layernorm(x))), probabilities
 
@@ -175,7 +176,11 @@ class Qwen2Model(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(
-        self, embeddings: Tensor, cache: KVCache | None = None, return_attention_of: Collection[int] = ()
+        self,
+        embeddings: Tensor,
+        cache: KVCache | None = None,
+        return_attention_of: Collection[int] = (),
+        lengths: Tensor | None = None,
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Run the stack over `embeddings` [batch, time, channels]; each row sees itself and what precedes it.
 
@@ -183,6 +188,9 @@ class Qwen2Model(nn.Module):
         are padded on the right; no mask is needed, since causal rows never see what follows them. Returns the
         hidden states [batch, time, channels] and, for each layer index in `return_attention_of`, the
         attention probabilities [batch, heads, time, keys] in float32 (differentiable).
+
+        What padded rows compute is nobody's concern, unless `lengths` [batch] are given, without a cache: then they
+        see the real rows and no padded one, themselves included, as in the released implementation.
 
         Raises `ConfigError` for a layer that does not exist.
         """
@@ -192,9 +200,13 @@ class Qwen2Model(nn.Module):
         start = 0 if cache is None else cache.length
         head_dim = self.config.hidden_size // self.config.num_heads
         rotary = rotary_angles(start, embeddings.shape[1], head_dim, self.config.rope_theta, embeddings.device)
+        mask = None
+        if lengths is not None:
+            time = embeddings.shape[1]
+            mask = causal_mask(time, time, embeddings.device) & padding_mask(lengths, time)[:, None, None]
         x, attention = embeddings, {}
         for index, layer in enumerate(self.layers):
-            x, probabilities = layer(x, rotary, cache, index, index in return_attention_of)
+            x, probabilities = layer(x, rotary, cache, index, index in return_attention_of, mask)
             if probabilities is not None:
                 attention[index] = probabilities
         if cache is not None:
@@ -224,10 +236,14 @@ class Qwen2Encoder(nn.Module):
         return self.model.model.embed_tokens
 
     def forward(
-        self, embeddings: Tensor, cache: KVCache | None = None, return_attention_of: Collection[int] = ()
+        self,
+        embeddings: Tensor,
+        cache: KVCache | None = None,
+        return_attention_of: Collection[int] = (),
+        lengths: Tensor | None = None,
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """See `Qwen2Model.forward`."""
-        return self.model.model(embeddings, cache, return_attention_of)
+        return self.model.model(embeddings, cache, return_attention_of, lengths)
 
 
 @torch.no_grad()

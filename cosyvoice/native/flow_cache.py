@@ -28,8 +28,8 @@ Cached = NDArray[Any]
 class EvaluationCache:
     """What one evaluation of the velocity needs of earlier frames."""
 
-    convolutions: tuple[FloatArray, FloatArray]
-    """The last inputs of both convolutions of the position embedding [rows, dim, 30]."""
+    convolutions: tuple[FloatArray, ...]
+    """The last inputs of each causal convolution [rows, channels, frames]."""
     blocks: tuple[Cached, ...]
     """Keys, values of the first block, then of the others."""
     shared: bool = False
@@ -78,17 +78,21 @@ class FlowContext:
         copy.frames = self.frames
         return copy
 
-    def store(self, evaluation: int, convolutions: tuple[FloatArray, FloatArray], new: Sequence[Cached]) -> None:
-        """Keys and values of the next chunk; call `advance` once all evaluations have theirs."""
+    def store(
+        self, evaluation: int, convolutions: tuple[FloatArray, ...], new: Sequence[Cached], ratio: int = 1
+    ) -> None:
+        """Keys and values of the next chunk, one for each `ratio` of its frames; call `advance` once all evaluations
+        have theirs."""
         entry = self.evaluations[evaluation]
-        place = self._place(new[0].shape[2])
+        place = self._place(new[0].shape[2] * ratio)
         if place is None:
             grown = [np.concatenate([held, array], axis=2) for held, array in zip(entry.blocks, new, strict=True)]
             self.evaluations[evaluation] = EvaluationCache(convolutions, tuple(grown))
             return
         blocks = tuple(held.copy() for held in entry.blocks) if entry.shared else entry.blocks
+        begin = place // ratio
         for held, array in zip(blocks, new, strict=True):
-            held[:, :, place : place + array.shape[2]] = array
+            held[:, :, begin : begin + array.shape[2]] = array
         self.evaluations[evaluation] = EvaluationCache(convolutions, blocks)
 
     def advance(self, frames: int) -> None:

@@ -7,18 +7,16 @@ time. Any run of frames is encoded by itself, with the few tokens around it that
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from cosyvoice.config.model import FlowConfig
 from cosyvoice.engine.stages import FloatArray, FlowInput
-from cosyvoice.errors import ModelError
+from cosyvoice.native.flow_voice import VoiceReader, Weights, silu, time_code
 
 TIME_FREQUENCIES = 256
 """Width of the sinusoidal code of the flow time."""
@@ -28,28 +26,9 @@ POSITION_CONTEXT = 30
 """Frames to the left that a convolution of the position embedding sees."""
 _ESTIMATOR = "decoder.estimator."
 _LEAKY_SLOPE = np.float32(0.01)
-_SHORTEST_NORM = 1e-12
 _ROW_ORDER = (1, 0, 2, 4, 3, 5)
 """The checkpoint has the shift before the scale, in both halves of a block."""
 _SCALES = (1, 4)
-
-
-class Weights:
-    """Tensors of a safetensors file in single precision, read one at a time and kept by no one else."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __call__(self, name: str) -> FloatArray:
-        """The tensor `name`. Raises `ModelError` where it is missing or the file is damaged."""
-        try:
-            # Opened anew each time: pages that were read would otherwise stay mapped.
-            with safe_open(self._path, framework="np") as file:
-                return np.ascontiguousarray(file.get_tensor(name), np.float32)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise ModelError(
-                f"{self._path} cannot give the tensor {name!r} ({error}); convert the model again"
-            ) from None
 
 
 @dataclass(frozen=True)
@@ -71,7 +50,7 @@ class FlowEncoder:
         read = Weights(path)
         self._config = config
         self._embedding = read("input_embedding.weight")
-        self._speaker = read("spk_embed_affine_layer.weight"), read("spk_embed_affine_layer.bias")
+        self._reader = VoiceReader(read, config)
         self._ahead = _convolution(read, "pre_lookahead_layer.conv1")
         self._behind = _convolution(read, "pre_lookahead_layer.conv2")
         projection = read(f"{_ESTIMATOR}input_embed.proj.weight").T
@@ -84,22 +63,13 @@ class FlowEncoder:
     def voice(self, inputs: FlowInput) -> FlowVoice:
         """Everything about the reference that does not depend on what is said. Raises `ModelError` for a token
         outside the vocabulary."""
-        embedding = np.asarray(inputs.speaker_embedding, np.float32)
-        weight, bias = self._speaker
-        speaker = weight @ (embedding / max(float(np.linalg.norm(embedding)), _SHORTEST_NORM)) + bias
-        mel = (np.asarray(inputs.prompt_mel, np.float32) - self._config.mel_mean) / self._config.mel_std
-        tokens = self.checked(inputs.prompt_token)
-        return FlowVoice(tokens, np.ascontiguousarray(mel, np.float32), speaker @ self._of_speaker)
+        reader = self._reader
+        speaker = reader.speaker(inputs.speaker_embedding) @ self._of_speaker
+        return FlowVoice(reader.tokens(inputs.prompt_token), reader.mel(inputs.prompt_mel), speaker)
 
     def checked(self, tokens: Sequence[int] | NDArray[np.int32]) -> NDArray[np.int64]:
         """`tokens` as ids of the embedding; negative ones, used as padding, count as 0."""
-        ids = np.maximum(np.asarray(tokens, np.int64), 0)
-        if ids.size and ids.max() >= self._config.vocab_size:
-            raise ModelError(
-                f"speech token {ids.max()} is outside 0..{self._config.vocab_size - 1}; "
-                "tokens and flow come from different models"
-            )
-        return ids
+        return self._reader.tokens(tokens)
 
     def projected(self, voice: FlowVoice, tokens: NDArray[np.int64], first: int, end: int) -> FloatArray:
         """Input projection [2, end - first, dim] of the conditions of frames first..end - 1, then of none.
@@ -144,36 +114,19 @@ def modulations(path: Path, config: FlowConfig, times: Sequence[np.float32]) -> 
     The layers that make it are more than a third of the estimator's weights, and are not needed any more once the
     times are fixed.
     """
-    read, dit = Weights(path), config.dit
-    time = _silu(_time_embedding(read, np.array(times, np.float32)))
+    read, dit, mlp = Weights(path), config.dit, f"{_ESTIMATOR}time_embed.time_mlp"
+    code = time_code(np.array(times, np.float32), TIME_FREQUENCIES)
+    time = silu(read.linear(f"{mlp}.2", silu(read.linear(f"{mlp}.0", code))))
     rows = np.empty((len(times), MODULATION_ROWS * dit.depth + 2, dit.dim), np.float32)
     for block in range(dit.depth):
-        values = _linear(read, f"transformer_blocks.{block}.attn_norm.linear", time)
+        values = read.linear(f"{_ESTIMATOR}transformer_blocks.{block}.attn_norm.linear", time)
         values = values.reshape(len(times), MODULATION_ROWS, dit.dim)
         values[:, _SCALES] += 1
         rows[:, MODULATION_ROWS * block : MODULATION_ROWS * (block + 1)] = values[:, _ROW_ORDER]
-    final = _linear(read, "norm_out.linear", time).reshape(len(times), 2, dit.dim)
+    final = read.linear(f"{_ESTIMATOR}norm_out.linear", time).reshape(len(times), 2, dit.dim)
     final[:, 0] += 1
     rows[:, MODULATION_ROWS * dit.depth :] = final
     return list(rows)
-
-
-def _time_embedding(read: Weights, times: FloatArray) -> FloatArray:
-    """[times, dim]"""
-    half = TIME_FREQUENCIES // 2
-    frequency = np.exp(np.arange(half, dtype=np.float32) * np.float32(-math.log(10000) / (half - 1)))
-    angle = (np.float32(1000) * times)[:, None] * frequency
-    code = np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
-    return _linear(read, "time_embed.time_mlp.2", _silu(_linear(read, "time_embed.time_mlp.0", code)))
-
-
-def _linear(read: Weights, name: str, x: FloatArray) -> FloatArray:
-    product: FloatArray = x @ read(f"{_ESTIMATOR}{name}.weight").T + read(f"{_ESTIMATOR}{name}.bias")
-    return product
-
-
-def _silu(x: FloatArray) -> FloatArray:
-    return np.asarray(x / (1 + np.exp(-x)))
 
 
 def _convolution(read: Weights, name: str) -> tuple[FloatArray, FloatArray]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cosyvoice.config.model import Qwen2Config
 from cosyvoice.errors import ConfigError, GenerationError
 
 
@@ -34,17 +33,23 @@ class KVPool:
     """Buffers [slots, kv_heads, capacity, head_dim] of every layer; not safe from several threads at once.
 
     Args:
+        layers: of the decoder.
+        heads: with keys and values of their own.
+        head_dim: channels of a head.
         slots: sequences that fit before the buffers grow, up to `max_slots`.
         capacity: positions of a sequence that fit before the buffers grow, up to `max_capacity`.
     """
 
-    def __init__(self, config: Qwen2Config, slots: int, max_slots: int, capacity: int, max_capacity: int) -> None:
+    def __init__(
+        self, layers: int, heads: int, head_dim: int, slots: int, max_slots: int, capacity: int, max_capacity: int
+    ) -> None:
         if not 1 <= slots <= max_slots or not 1 <= capacity <= max_capacity:
             raise ConfigError(
                 f"{slots} of {max_slots} slots with {capacity} of {max_capacity} positions cannot be; "
                 "each must be at least 1 and at most its limit"
             )
-        self._config, self._max_slots, self._max_capacity = config, max_slots, max_capacity
+        self._layers, self._heads, self._head_dim = layers, heads, head_dim
+        self._max_slots, self._max_capacity = max_slots, max_capacity
         self.buffers = self._allocate(slots, capacity)
         self.sequences: list[Sequence] = []
         """By slot; no gaps after `compact`."""
@@ -107,8 +112,7 @@ class KVPool:
         ]
 
     def _allocate(self, slots: int, capacity: int) -> NDArray[np.float32]:
-        config = self._config
-        shape = (2 * config.num_layers, slots, config.num_kv_heads, capacity, config.hidden_size // config.num_heads)
+        shape = (2 * self._layers, slots, self._heads, capacity, self._head_dim)
         try:
             return np.empty(shape, np.float32)
         except MemoryError:

@@ -7,7 +7,7 @@ run at the same time go through the graph together.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,28 +16,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cosyvoice.config.model import LLMConfig, Qwen2Config
+from cosyvoice.config.model import LLMConfig, TransformerLMConfig
 from cosyvoice.engine.stages import FloatArray, LLMInput
-from cosyvoice.errors import GenerationError, ModelError, TextError, VoiceError
-from cosyvoice.llm.layout import Kind, Row, special_tokens, speech_rows
+from cosyvoice.errors import CosyVoiceError, GenerationError
+from cosyvoice.llm.bistream import BistreamSession, Sampler
+from cosyvoice.llm.layout import Row, special_tokens, speech_rows
 from cosyvoice.llm.prompt import PromptRules
 from cosyvoice.native.batching import Batcher, Ticket
 from cosyvoice.native.kv_pool import KVPool, Sequence
+from cosyvoice.native.llm_inputs import LLMParts, qwen_parts
 from cosyvoice.native.runtime import Runtime, run_error
+from cosyvoice.native.transformer_llm import transformer_parts
 
-WEIGHTS, GRAPH = "llm.safetensors", "llm.onnx"
-TEXT_TABLE, SPEECH_TABLE = "llm.model.model.embed_tokens.weight", "speech_embedding.weight"
+GRAPH = "llm.onnx"
 PREFILL_ROWS = 64
 """Rows of a prompt that are read in one run, so that a long prompt does not hold up the requests that speak."""
-_TYPES = {"F16": np.float16, "F32": np.float32}
 
 
 @dataclass
 class NativeLLMState:
-    """One sequence: rows that are not fed yet, and its place among the key-value buffers."""
+    """One sequence: rows that are not fed yet, its place among the key-value buffers, and the speaker for its row."""
 
     rows: list[Row]
     sequence: Sequence
+    speaker: FloatArray | None = None
 
 
 class NativeLLMStage(PromptRules):
@@ -57,7 +59,7 @@ class NativeLLMStage(PromptRules):
     def __init__(
         self,
         directory: Path,
-        config: LLMConfig,
+        config: LLMConfig | TransformerLMConfig,
         end_of_prompt_id: int | None,
         runtime: Runtime,
         slots: int = 8,
@@ -68,20 +70,41 @@ class NativeLLMStage(PromptRules):
         self.config, self.end_of_prompt_id = config, end_of_prompt_id
         self.special = special_tokens(config)
         directory = Path(directory)
-        self._embeddings = EmbeddingTables(directory / WEIGHTS, config)
-        self._decoder = _Decoder(runtime.session(directory / GRAPH), config)
-        self._pool = KVPool(config.qwen, slots, max_slots, capacity, max_capacity)
+        parts = _parts(directory, config, runtime)
+        self.embed = parts.embed
+        outputs = config.speech_token_size + config.speech_extra_tokens
+        self._decoder = _Decoder(runtime.session(directory / GRAPH), parts.positions, outputs)
+        self._pool = KVPool(parts.layers, parts.kv_heads, parts.head_dim, slots, max_slots, capacity, max_capacity)
+        self._decoder.prepare(self._pool.capacity)
         self._batcher: Batcher[Sequence] = Batcher(self._run)
 
     def init_state(self, inputs: LLMInput) -> NativeLLMState:
         """See `LLMStage`."""
-        return self.open(self.prompt_rows(inputs.text, inputs.prompt_text, inputs.prompt_speech_token))
+        speaker = self.used_speaker(inputs.speaker_embedding)
+        rows = self.prompt_rows(inputs.text, inputs.prompt_text, inputs.prompt_speech_token, speaker)
+        return self.open(rows, speaker)
 
-    def open(self, rows: Rows[Row] = ()) -> NativeLLMState:
+    def open(self, rows: Rows[Row] = (), speaker: FloatArray | None = None) -> NativeLLMState:
         """A sequence that will be fed `rows` before anything else; for arrangements other than `init_state`'s."""
         sequence = Sequence()
         self._batcher.add(sequence)
-        return NativeLLMState(list(rows), sequence)
+        return NativeLLMState(list(rows), sequence, speaker)
+
+    def text_stream(self, inputs: LLMInput, sampler: Sampler, limit: int | None = None) -> BistreamSession:
+        """See `LLMStage`."""
+        state = self.open()
+        try:
+            return self.open_stream(
+                lambda rows: self.feed(rows, state),
+                sampler,
+                inputs.prompt_text,
+                inputs.prompt_speech_token,
+                limit,
+                lambda: self.release(state),
+            )
+        except CosyVoiceError:
+            self.release(state)
+            raise
 
     def step(self, token: int | None, state: NativeLLMState) -> tuple[FloatArray, NativeLLMState]:
         """See `LLMStage`. Raises `GenerationError` for a sequence that is too long, and for NaN scores."""
@@ -98,7 +121,7 @@ class NativeLLMStage(PromptRules):
         pending = [*state.rows, *rows]
         if not pending:
             raise GenerationError("there is nothing to read; feed at least one row")
-        embedded = self._embeddings(pending)
+        embedded = self.embed(pending, state.speaker)
         state.rows = []
         for begin in range(0, len(embedded), PREFILL_ROWS):
             piece = embedded[begin : begin + PREFILL_ROWS]
@@ -149,15 +172,26 @@ class NativeLLMStage(PromptRules):
         return True
 
 
-class _Decoder:
-    """Runs of the graph on buffers of a pool."""
+def _parts(directory: Path, config: LLMConfig | TransformerLMConfig, runtime: Runtime) -> LLMParts:
+    if isinstance(config, TransformerLMConfig):
+        return transformer_parts(directory, config, runtime)
+    return qwen_parts(directory, config)
 
-    def __init__(self, session: Any, config: LLMConfig) -> None:
-        self._session, self._config = session, config
-        self._outputs = config.speech_token_size + config.speech_extra_tokens
+
+class _Decoder:
+    """Runs of the graph on buffers of a pool. `positions` makes the inputs that depend on their capacity."""
+
+    def __init__(self, session: Any, positions: Callable[[int], dict[str, FloatArray]], outputs: int) -> None:
+        self._session, self._positions, self._outputs = session, positions, outputs
         self._bindings: dict[tuple[int, int], _Binding] = {}
         self._bound: tuple[KVPool, int] | None = None
-        self._rotary = _rotary_tables(config.qwen, 1)
+        self._capacity = 0
+        self._tables: dict[str, FloatArray] = {}
+
+    def prepare(self, capacity: int) -> None:
+        """Make what sequences of up to `capacity` positions need."""
+        if capacity != self._capacity:
+            self._capacity, self._tables = capacity, self._positions(capacity)
 
     def run(self, pool: KVPool, first: int, embeddings: FloatArray, lengths: Rows[int]) -> FloatArray:
         """Log-probabilities [batch, outputs] after `embeddings` [batch, rows, channels].
@@ -169,7 +203,7 @@ class _Decoder:
         binding = self._binding(pool, first, batch, rows)
         binding.embeddings[:] = embeddings
         binding.seqlens_k[:] = np.asarray(lengths, np.int32) + np.int32(rows - 1)
-        binding.total_sequence_length[...] = max(lengths) + rows
+        binding.set_total(max(lengths) + rows)
         try:
             self._session.run_with_iobinding(binding.io)
         except Exception as error:
@@ -181,10 +215,10 @@ class _Decoder:
         if self._bound != (pool, pool.generation):
             self._bindings.clear()
             self._bound = pool, pool.generation
-            self._rotary = _rotary_tables(self._config.qwen, pool.capacity)
+            self.prepare(pool.capacity)
         if rows == 1 and (first, batch) in self._bindings:
             return self._bindings[first, batch]
-        binding = _Binding(self._session, pool, self._rotary, first, batch, rows, self._outputs)
+        binding = _Binding(self._session, pool, self._tables, first, batch, rows, self._outputs)
         if rows == 1:
             self._bindings[first, batch] = binding
         return binding
@@ -197,7 +231,7 @@ class _Binding:
         self,
         session: Any,
         pool: KVPool,
-        rotary: tuple[FloatArray, FloatArray],
+        tables: dict[str, FloatArray],
         first: int,
         batch: int,
         rows: int,
@@ -211,8 +245,8 @@ class _Binding:
         self.total_sequence_length = np.empty((), np.int32)
         self.last = np.full(batch, rows - 1, np.int64)
         self.log_probs = np.empty((batch, outputs), np.float32)
-        self.cos_cache, self.sin_cache = rotary
-        for name in ("embeddings", "seqlens_k", "total_sequence_length", "last", "cos_cache", "sin_cache"):
+        self._tables = tables
+        for name in ("embeddings", "seqlens_k", "total_sequence_length", "last"):
             self._bind(self.io.bind_input, name, getattr(self, name))
         self._bind(self.io.bind_output, "log_probs", self.log_probs)
         shape = (batch, kv_heads, capacity, head_dim)
@@ -221,59 +255,12 @@ class _Binding:
             self.io.bind_input(f"past_{name}", "cpu", 0, np.float32, shape, address)
             self.io.bind_output(f"present_{name}", "cpu", 0, np.float32, shape, address)
 
+    def set_total(self, positions: int) -> None:
+        """Let the longest sequence have so many positions after the run: as many rows of the tables are read."""
+        self.total_sequence_length[...] = positions
+        for name, table in self._tables.items():
+            self._bind(self.io.bind_input, name, table[:positions])
+
     @staticmethod
     def _bind(bind: Any, name: str, array: NDArray[Any]) -> None:
         bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-
-
-class EmbeddingTables:
-    """Rows of the text and the speech table, read where they lie in the weight file."""
-
-    def __init__(self, path: Path, config: LLMConfig) -> None:
-        width = config.qwen.hidden_size
-        self._text = map_tensor(path, TEXT_TABLE, (config.qwen.vocab_size, width))
-        self._speech = map_tensor(path, SPEECH_TABLE, (config.speech_token_size + config.speech_extra_tokens, width))
-
-    def __call__(self, rows: Rows[Row]) -> FloatArray:
-        """Embeddings [rows, channels]; special rows are in the speech table.
-
-        Raises `TextError` and `VoiceError` for ids that are not in their table.
-        """
-        embedded = np.empty((len(rows), self._text.shape[1]), np.float32)
-        for index, (kind, i) in enumerate(rows):
-            table = self._text if kind == Kind.TEXT else self._speech
-            if not 0 <= i < len(table):
-                error = TextError if kind == Kind.TEXT else VoiceError
-                raise error(f"the id {i} is outside of the model's {len(table)}; use tokens of this model")
-            embedded[index] = table[i]
-        return embedded
-
-
-def map_tensor(path: Path, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """A floating-point tensor of a safetensors file, mapped into memory.
-
-    Raises `ModelError` where the file is damaged, or lacks a tensor of that name and shape.
-    """
-    try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size))
-        entry = header[name]
-        dtype, found, begin = _TYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"][0]
-        if found != shape:
-            raise ModelError(
-                f"{path}: {name!r} has the shape {found}, the configuration beside it asks for {shape}; copy the "
-                "complete model directory"
-            )
-        return np.memmap(path, dtype, "r", 8 + size + begin, shape)
-    except (OSError, ValueError, KeyError, TypeError, MemoryError) as error:
-        raise ModelError(f"{path} is no intact weight file ({error!r}); convert the model again") from None
-
-
-def _rotary_tables(config: Qwen2Config, positions: int) -> tuple[FloatArray, FloatArray]:
-    """Cosine and sine [positions, head_dim / 2] of the angles position * theta^(-2i / head_dim)."""
-    head_dim = config.hidden_size // config.num_heads
-    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    frequencies = np.float32(1) / np.float32(config.rope_theta) ** exponents
-    angles = np.outer(np.arange(positions, dtype=np.float32), frequencies)
-    return np.cos(angles), np.sin(angles)

@@ -5,14 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from cosyvoice.config.bundle import Bundle, read_bundle
-from cosyvoice.config.model import FlowConfig, ModelConfig
+from cosyvoice.config.model import AnyFlowConfig, CausalMaskedDiffConfig, FlowConfig, MaskedDiffConfig, ModelConfig
 from cosyvoice.config.released import read_model_config
+from cosyvoice.engine.compat import Compat, apply_compat, check_compat
 from cosyvoice.engine.frontends import text_frontend
-from cosyvoice.engine.models import CosyVoice3Model
+from cosyvoice.engine.models import CosyVoiceModel, model_of
 from cosyvoice.engine.prompt_encoders import OnnxSpeakerEncoder, OnnxSpeechTokenizer
-from cosyvoice.engine.stages import Stages
-from cosyvoice.native.flow import CacheType, NativeFlowStage, cache_values
+from cosyvoice.engine.stages import FlowStage, Stages, VocoderStage
+from cosyvoice.native.causal_masked_diff import NativeCausalMaskedDiffStage
+from cosyvoice.native.causal_masked_diff import cache_values as unet_values
+from cosyvoice.native.flow import CacheType, NativeFlowStage
+from cosyvoice.native.flow import cache_values as dit_values
+from cosyvoice.native.hift import NativeHiFTStage
 from cosyvoice.native.llm import NativeLLMStage
+from cosyvoice.native.masked_diff import NativeMaskedDiffStage
 from cosyvoice.native.noise import PeriodicNoise, ReleasedNoise, SourceNoise
 from cosyvoice.native.runtime import Runtime
 from cosyvoice.native.solver import FlowOptions, SolverPlan
@@ -33,7 +39,8 @@ def load_native_model(
     flow: FlowOptions | None = None,
     slots: int = 8,
     context_frames: int | None = CONTEXT_FRAMES,
-) -> CosyVoice3Model:
+    compat: Compat = "corrected",
+) -> CosyVoiceModel:
     """Load a bundle, which `cosyvoice convert` makes.
 
     Args:
@@ -44,38 +51,66 @@ def load_native_model(
         context_frames: mel frames that the flow keeps for a stream, at most as many as fit into `CONTEXT_BYTES`;
             None: all, whatever memory they take. A longer piece of speech attends to its latest chunks and the
             beginning of the reference only.
+        compat: whether mistakes of the released code are corrected or reproduced.
 
     Raises `ModelError` for a bundle that is incomplete, damaged, or made for another version, `ConfigError`
     for settings that this version does not know.
     """
     directory = Path(directory)
+    check_compat(compat)
     bundle = read_bundle(directory)
     config = read_model_config(directory)
     runtime = Runtime(threads)
-    cache_type, max_context = flow_memory(config.flow, flow or FlowOptions(), context_frames)
     stages = Stages(
-        text=text_frontend(config, directory),
+        text=text_frontend(config, directory, compat),
         llm=NativeLLMStage(directory, config.llm, config.end_of_prompt_id, runtime, slots),
-        flow=NativeFlowStage(directory, config.flow, runtime, flow, max_context, cache_type=cache_type),
-        vocoder=NativeVocoderStage(directory, config.hift, source_noise(config, bundle), runtime),
+        flow=_flow_stage(directory, config.flow, runtime, flow, context_frames, compat),
+        vocoder=_vocoder_stage(directory, config, bundle, runtime, compat),
         speech_tokenizer=OnnxSpeechTokenizer(directory / "speech_tokenizer.onnx", runtime.threads),
         speaker_encoder=OnnxSpeakerEncoder(directory / "campplus.onnx", runtime.threads),
         # On two cores every stage takes both: overlapped, they were measured to delay the first chunk and gain nothing.
         concurrent=runtime.threads > 2,
         description={**runtime.description, "precision": bundle.precision},
     )
-    return CosyVoice3Model(config, stages)
+    return model_of(apply_compat(config, compat) if bundle.released else config, stages)
 
 
-def flow_memory(config: FlowConfig, options: FlowOptions, context_frames: int | None) -> tuple[CacheType, int | None]:
+def _flow_stage(
+    directory: Path,
+    config: AnyFlowConfig,
+    runtime: Runtime,
+    options: FlowOptions | None,
+    context_frames: int | None,
+    compat: Compat,
+) -> FlowStage:
+    if isinstance(config, MaskedDiffConfig):
+        return NativeMaskedDiffStage(directory, config, runtime, options, compat=compat)
+    cache_type, max_context = flow_memory(config, options or FlowOptions(), context_frames)
+    if isinstance(config, CausalMaskedDiffConfig):
+        return NativeCausalMaskedDiffStage(directory, config, runtime, options, max_context, cache_type=cache_type)
+    return NativeFlowStage(directory, config, runtime, options, max_context, cache_type=cache_type)
+
+
+def _vocoder_stage(
+    directory: Path, config: ModelConfig, bundle: Bundle, runtime: Runtime, compat: Compat
+) -> VocoderStage:
+    if not config.hift.causal:
+        return NativeHiFTStage(directory, config.hift, runtime, compat)
+    return NativeVocoderStage(directory, config.hift, source_noise(config, bundle), runtime)
+
+
+def flow_memory(
+    config: FlowConfig | CausalMaskedDiffConfig, options: FlowOptions, context_frames: int | None
+) -> tuple[CacheType, int | None]:
     """Precision of the flow's cache, and the frames of context that it holds: whole attention chunks, at least one."""
-    values = cache_values(config, SolverPlan.of(config.cfm, options))
+    plan = SolverPlan.of(config.cfm, options)
+    values = dit_values(config, plan) if isinstance(config, FlowConfig) else unet_values(config, plan)
     rate = config.input_frame_rate * config.token_mel_ratio
     cache_type: CacheType = "float32" if 4 * values * rate <= SINGLE_PRECISION_RATE else "float16"
     if context_frames is None:
         return cache_type, None
     frames = min(context_frames, CONTEXT_BYTES // (values * (4 if cache_type == "float32" else 2)))
-    chunk = config.dit.static_chunk_size
+    chunk = config.attention_chunk * config.token_mel_ratio
     return cache_type, max(frames // chunk, 1) * chunk
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cosyvoice.config.model import FlowConfig, HiFTConfig
+from cosyvoice.config.model import AnyFlowConfig, HiFTConfig
 from cosyvoice.engine.stages import FloatArray
 from cosyvoice.errors import ConfigError
 from cosyvoice.native.f0_predictor import KERNEL_SIZES
@@ -127,7 +127,7 @@ class ReleasedNoise:
     and the initial values of layers between the two; this walks the same way and keeps 2.5 kB.
     """
 
-    def __init__(self, flow: FlowConfig, hift: HiFTConfig) -> None:
+    def __init__(self, flow: AnyFlowConfig, hift: HiFTConfig) -> None:
         self.channels = hift.nb_harmonics + 1
         generator = TorchGenerator(0)
         generator.skip_normal(flow.mel_dim * FLOW_NOISE_FRAMES)
@@ -156,7 +156,7 @@ class _ReleasedStream:
         return self._generator.uniform(length * self._channels).reshape(length, self._channels)
 
 
-def _initial_values(flow: FlowConfig, hift: HiFTConfig) -> int:
+def _initial_values(flow: AnyFlowConfig, hift: HiFTConfig) -> int:
     """Uniform numbers that the parameters between the two noises take for their initial values."""
     count = flow.mel_dim * flow.speaker_embedding_dim + flow.mel_dim
     inputs = hift.in_channels

@@ -50,6 +50,11 @@ class SolverPlan:
     guided: tuple[bool, ...]
     """Which evaluations compute the unconditional velocity too."""
 
+    @property
+    def rows(self) -> int:
+        """Rows of all evaluations together."""
+        return sum(2 if guided else 1 for guided in self.guided)
+
     @classmethod
     def of(cls, config: CFMConfig, options: FlowOptions) -> SolverPlan:
         """The plan for `options`; raises `ConfigError` for values out of range."""

@@ -1,7 +1,8 @@
 """The excitation of the vocoder, continued from chunk to chunk: harmonics of F0, noise, and their spectrum.
 
-The reference computes it for a whole utterance. Here the sums that make the phase are carried on in double
-precision, as PyTorch carries them within one call, so a chunk gets the very phases that it has in the whole.
+`HarmonicMixture` computes it for a whole signal, as the reference does. In `HarmonicSource` the sums that make the
+phase are carried on in double precision, as PyTorch carries them within one call, so a chunk gets the very phases
+that it has in the whole.
 """
 
 from __future__ import annotations
@@ -17,10 +18,87 @@ from numpy.typing import NDArray
 
 from cosyvoice.config.model import HiFTConfig
 from cosyvoice.engine.stages import FloatArray
-from cosyvoice.errors import ModelError
+from cosyvoice.errors import ConfigError, ModelError
 from cosyvoice.native.noise import NoiseStream, SourceNoise
 
 DoubleArray = NDArray[np.float64]
+
+
+class HarmonicMixture:
+    """The twin of `cosyvoice.hifigan.source.HarmonicSource`, for a signal that is given as a whole."""
+
+    def __init__(self, weights: Mapping[str, NDArray[Any]], config: HiFTConfig) -> None:
+        """`weights` are those of the vocoder. Raises `ModelError` if one is missing or has another shape."""
+        self._hop = math.prod(config.upsample_rates) * config.istft_hop
+        self._config = config
+        self._numbers = np.arange(1, config.nb_harmonics + 2, dtype=np.float32)
+        weight, bias = "m_source.l_linear.weight", "m_source.l_linear.bias"
+        if weight not in weights or bias not in weights or weights[weight].size != len(self._numbers):
+            raise ModelError(f"the vocoder's weights lack {weight!r} of this configuration; convert the model again")
+        self._mixture = weights[weight].astype(np.float32).reshape(-1)
+        self._bias = np.float32(weights[bias].reshape(()))
+
+    def excite(self, f0: FloatArray, phases: FloatArray, noise: FloatArray) -> FloatArray:
+        """The signal [frames * hop] in (-1, 1) of `f0` [frames] in Hz.
+
+        `phases` [channels] are those of the harmonics at its start, in radians; `noise` [samples, channels] has unit
+        scale.
+        """
+        if self._config.source_phase == "sample":
+            sines, _ = self._moving_harmonics(f0, np.zeros(1), phases)
+        else:
+            held, _ = self._frame_phases(f0, np.zeros(len(self._numbers)))
+            linear = self._config.source_phase == "linear"
+            sines = np.sin((_interpolated(held, self._hop) if linear else held[:, None]) + phases) @ self._mixture
+        return self._mix(f0, sines, noise)
+
+    def _mix(self, f0: FloatArray, sines: FloatArray, noise: FloatArray) -> FloatArray:
+        """The signal of the mixed `sines` [frames, hop or 1] and of `noise` [frames * hop, channels]."""
+        config = self._config
+        mixed_noise = (noise @ self._mixture).reshape(len(f0), self._hop)
+        voiced = (f0 > config.nsf_voiced_threshold)[:, None]
+        level = np.where(voiced, np.float32(config.nsf_sigma), np.float32(config.nsf_alpha / 3))
+        amplitude = np.where(voiced, np.float32(config.nsf_alpha), np.float32(0))
+        return np.tanh(sines * amplitude + mixed_noise * level + self._bias).reshape(-1)
+
+    def _moving_harmonics(
+        self, f0: FloatArray, sums: DoubleArray, phases: FloatArray | None = None
+    ) -> tuple[FloatArray, DoubleArray]:
+        """Mixture of sines [frames, hop] whose phase moves with every sample, and the sum [1] of cycles after them."""
+        step = f0.astype(np.float64) / self._config.sampling_rate
+        sums = np.cumsum(np.concatenate([sums, step * self._hop]))
+        before = sums[1:] - step * self._hop
+        within = np.arange(1, self._hop + 1, dtype=np.float64)
+        cycles = before[:, None] + step[:, None] * within
+        # A whole number of cycles of the fundamental is a whole number of every harmonic, so this order is exact.
+        turn = np.remainder(cycles, 1.0).astype(np.float32)[:, :, None] * self._numbers
+        angle = turn * np.float32(2 * math.pi)
+        return np.asarray(np.sin(angle if phases is None else angle + phases) @ self._mixture), sums[-1:]
+
+    def _frame_phases(self, f0: FloatArray, sums: DoubleArray) -> tuple[FloatArray, DoubleArray]:
+        """Phases [frames, channels] in radians, known once a frame, and the sums [channels] of cycles after them.
+
+        The order of the single-precision operations is the released implementation's, because the rounding of
+        a long sum is visible in its output.
+        """
+        rate = np.float32(self._config.sampling_rate)
+        step = np.remainder(f0[:, None] * self._numbers / rate, np.float32(1.0))
+        sums = np.cumsum(np.concatenate([sums[None], step.astype(np.float64)]), axis=0)
+        phase = sums[1:].astype(np.float32) * np.float32(2) * np.float32(math.pi) * np.float32(self._hop)
+        return phase, sums[-1]
+
+
+def _interpolated(phase: FloatArray, hop: int) -> FloatArray:
+    """Straight lines [frames, hop, channels] between the middles of frames, from `phase` [frames, channels] there.
+
+    Before the first middle and behind the last the phase stands still.
+    """
+    position = np.maximum((np.arange(len(phase) * hop, dtype=np.float32) + np.float32(0.5)) / hop - np.float32(0.5), 0)
+    lower = position.astype(np.int64)
+    upper = np.minimum(lower + 1, len(phase) - 1)
+    share = (position - lower).astype(np.float32)[:, None]
+    lines: FloatArray = phase[lower] * (1 - share) + phase[upper] * share
+    return lines.reshape(len(phase), hop, -1)
 
 
 @dataclass
@@ -32,20 +110,17 @@ class SourceState:
     noise: NoiseStream
 
 
-class HarmonicSource:
-    """The twin of `cosyvoice.hifigan.source.HarmonicSource`."""
+class HarmonicSource(HarmonicMixture):
+    """The source of a growing signal, with the same noise for every utterance."""
 
     def __init__(self, weights: Mapping[str, NDArray[Any]], config: HiFTConfig, noise: SourceNoise) -> None:
-        """`weights` are those of the vocoder. Raises `ModelError` if one is missing or has another shape."""
-        self._hop = math.prod(config.upsample_rates) * config.istft_hop
-        self._config = config
+        """Raises `ModelError` if a weight is missing, `ConfigError` for phases that need to know what follows."""
+        super().__init__(weights, config)
+        if config.source_phase == "linear":
+            raise ConfigError(
+                "hift.source_phase is 'linear', which a causal vocoder cannot continue; use 'sample' or 'frame'"
+            )
         self._noise = noise
-        self._numbers = np.arange(1, config.nb_harmonics + 2, dtype=np.float32)
-        weight, bias = "m_source.l_linear.weight", "m_source.l_linear.bias"
-        if weight not in weights or bias not in weights or weights[weight].size != len(self._numbers):
-            raise ModelError(f"the vocoder's weights lack {weight!r} of this configuration; convert the model again")
-        self._mixture = weights[weight].astype(np.float32).reshape(-1)
-        self._bias = np.float32(weights[bias].reshape(()))
 
     def init_state(self) -> SourceState:
         """An utterance that begins."""
@@ -55,39 +130,12 @@ class HarmonicSource:
     def step(self, f0: NDArray[np.floating[Any]], state: SourceState) -> FloatArray:
         """The next samples [frames * hop] in (-1, 1) for `f0` [frames] in Hz; `state` is changed."""
         f0 = f0.astype(np.float32)
-        config = self._config
-        sample_wise = config.source_phase == "sample"
-        harmonics = self._moving_harmonics(f0, state) if sample_wise else self._held_harmonics(f0, state)
-        noise = (state.noise.take(len(f0) * self._hop) @ self._mixture).reshape(len(f0), self._hop)
-        voiced = (f0 > config.nsf_voiced_threshold)[:, None]
-        level = np.where(voiced, np.float32(config.nsf_sigma), np.float32(config.nsf_alpha / 3))
-        amplitude = np.where(voiced, np.float32(config.nsf_alpha), np.float32(0))
-        return np.tanh(harmonics * amplitude + noise * level + self._bias).reshape(-1)
-
-    def _moving_harmonics(self, f0: FloatArray, state: SourceState) -> FloatArray:
-        """Mixture of sines [frames, hop] whose phase moves with every sample."""
-        step = f0.astype(np.float64) / self._config.sampling_rate
-        sums = np.cumsum(np.concatenate([state.sums, step * self._hop]))
-        state.sums = sums[-1:]
-        before = sums[1:] - step * self._hop
-        within = np.arange(1, self._hop + 1, dtype=np.float64)
-        cycles = before[:, None] + step[:, None] * within
-        # A whole number of cycles of the fundamental is a whole number of every harmonic, so this order is exact.
-        turn = np.remainder(cycles, 1.0).astype(np.float32)[:, :, None] * self._numbers
-        return np.asarray(np.sin(turn * np.float32(2 * math.pi)) @ self._mixture)
-
-    def _held_harmonics(self, f0: FloatArray, state: SourceState) -> FloatArray:
-        """Mixture of sines [frames, 1] whose phase is held for a frame.
-
-        The order of the single-precision operations is the released implementation's, because the rounding of
-        a long sum is visible in its output.
-        """
-        rate = np.float32(self._config.sampling_rate)
-        step = np.remainder(f0[:, None] * self._numbers / rate, np.float32(1.0))
-        sums = np.cumsum(np.concatenate([state.sums[None], step.astype(np.float64)]), axis=0)
-        state.sums = sums[-1]
-        phase = sums[1:].astype(np.float32) * np.float32(2) * np.float32(math.pi) * np.float32(self._hop)
-        return np.asarray(np.sin(phase) @ self._mixture)[:, None]
+        if self._config.source_phase == "sample":
+            sines, state.sums = self._moving_harmonics(f0, state.sums)
+        else:
+            phases, state.sums = self._frame_phases(f0, state.sums)
+            sines = np.asarray(np.sin(phases) @ self._mixture)[:, None]
+        return self._mix(f0, sines, state.noise.take(len(f0) * self._hop))
 
 
 @dataclass
@@ -111,6 +159,10 @@ class SourceSpectrum:
     def init_state(self) -> SpectrumState:
         """A signal that begins."""
         return SpectrumState(None)
+
+    def whole(self, samples: FloatArray) -> FloatArray:
+        """Real over imaginary parts [frames, n_fft + 2] of a whole signal, one frame more than it has hops."""
+        return self.step(samples, self.init_state(), finalize=True)
 
     def step(self, samples: FloatArray, state: SpectrumState, finalize: bool = False) -> FloatArray:
         """Real over imaginary parts [frames, n_fft + 2] of the frames that `samples` [time] complete.

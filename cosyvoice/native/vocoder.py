@@ -21,6 +21,7 @@ from cosyvoice.engine.stages import FloatArray, MelChunk
 from cosyvoice.errors import GenerationError, ModelError
 from cosyvoice.native.f0_predictor import LOOK_RIGHT, F0Predictor, F0State
 from cosyvoice.native.noise import SourceNoise
+from cosyvoice.native.overlap_add import OverlapAdd, OverlapState
 from cosyvoice.native.runtime import Runtime, run
 from cosyvoice.native.source import HarmonicSource, SourceSpectrum, SourceState, SpectrumState
 
@@ -30,14 +31,6 @@ SILENT_MEL = math.log(1e-5)
 """Log-mel of silence: the floor of the features."""
 BLOCK_FRAMES = 50
 """Mel frames that one run of the graph computes at most."""
-
-
-@dataclass
-class OverlapState:
-    """Samples that frames to come still add to, with the sum of squared windows under them."""
-
-    samples: FloatArray
-    windows: FloatArray
 
 
 @dataclass
@@ -78,7 +71,7 @@ class NativeVocoderStage:
         self._config = config
         self._rate = math.prod(config.upsample_rates)
         self._hop = self._rate * config.istft_hop
-        weights = _read_source_weights(directory / WEIGHTS_NAME)
+        weights = read_source_weights(directory / WEIGHTS_NAME)
         self._f0 = F0Predictor(weights, config)
         self._source = HarmonicSource(weights, config, noise)
         self._spectrum = SourceSpectrum(config.istft_n_fft, config.istft_hop)
@@ -89,8 +82,7 @@ class NativeVocoderStage:
         inputs.pop("first")
         self._memories = {name: tuple(shape) for name, shape in inputs.items()}
         self._outputs = ["samples", *(f"{name}.next" for name in self._memories)]
-        window = np.square(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(config.istft_n_fft) / config.istft_n_fft))
-        self._squared_window: FloatArray = window.astype(np.float32)
+        self._overlap_add = OverlapAdd(config.istft_n_fft, config.istft_hop)
 
     @property
     def _bins(self) -> int:
@@ -98,7 +90,6 @@ class NativeVocoderStage:
 
     def init_state(self) -> NativeVocoderState:
         """See `VocoderStage`."""
-        overlap = self._config.istft_n_fft - self._config.istft_hop
         return NativeVocoderState(
             mel=np.zeros((0, self._config.in_channels), np.float32),
             spectrum=np.zeros((0, self._bins), np.float32),
@@ -106,7 +97,7 @@ class NativeVocoderStage:
             source=self._source.init_state(),
             source_spectrum=self._spectrum.init_state(),
             memories={name: np.zeros(shape, np.float32) for name, shape in self._memories.items()},
-            overlap=OverlapState(np.zeros(overlap, np.float32), np.zeros(overlap, np.float32)),
+            overlap=self._overlap_add.init_state(),
             ready=np.zeros(0, np.float32),
         )
 
@@ -184,40 +175,16 @@ class NativeVocoderStage:
         state.memories = dict(zip(self._memories, memories, strict=True))
         state.mel, state.spectrum = state.mel[count:], state.spectrum[spectra:]
         state.decoded_frames += count
-        samples = self._normalise(overlapped[0, 0], spectra, bool(first), last, state.overlap)
+        samples = self._overlap_add.step(overlapped[0, 0], spectra, bool(first), last, state.overlap)
         if not np.isfinite(samples).all():
             raise GenerationError(
                 "the vocoder gave samples that are not finite; convert the model with a higher precision (fp32)"
             )
         return samples
 
-    def _normalise(
-        self, overlapped: FloatArray, frames: int, first: bool, last: bool, state: OverlapState
-    ) -> FloatArray:
-        """Samples that no later frame reaches, divided by the sum of the squared windows over them.
 
-        The ends of the utterance, half a window each, lie outside of the signal and are dropped.
-        """
-        hop = self._config.istft_hop
-        n_fft = self._config.istft_n_fft
-        windows = np.zeros(frames * hop + n_fft, np.float32)
-        for phase in range(0, n_fft, hop):
-            part = self._squared_window[phase : phase + hop]
-            windows[phase : phase + frames * hop].reshape(frames, hop)[:, : len(part)] += part
-        windows = windows[: len(overlapped)]
-        kept = len(state.samples)
-        overlapped[:kept] += state.samples
-        windows[:kept] += state.windows
-        end = frames * hop
-        state.samples, state.windows = overlapped[end:].copy(), windows[end:].copy()
-        if last:
-            end = len(overlapped) - n_fft // 2
-        begin = n_fft // 2 if first else 0
-        return overlapped[begin:end] / windows[begin:end]
-
-
-def _read_source_weights(path: Path) -> dict[str, NDArray[Any]]:
-    """The weights that lie outside of the graph."""
+def read_source_weights(path: Path) -> dict[str, NDArray[Any]]:
+    """The weights that lie outside of the graph. Raises `ModelError` where `path` is no safetensors file."""
     try:
         with safe_open(path, framework="np") as file:
             names = [name for name in file.keys() if name.startswith(("f0_predictor.", "m_source."))]  # noqa: SIM118

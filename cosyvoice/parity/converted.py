@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
-from cosyvoice.engine.models import CosyVoice3Model
-from cosyvoice.errors import ModelError
+from cosyvoice.engine.models import CosyVoiceModel
 from cosyvoice.export.bundle import convert
 from cosyvoice.native.loading import load_native_model
 from cosyvoice.parity.golden import ParityFolder, Row
 from cosyvoice.parity.report import Report
 
 INSIDE = {
+    "{}_llm": r".*\.text_encoder_out",
     "{}_llm_train": r"(?!batch\.).*",
     "{}_flow": r".*\.(mu|cond|mask|spks)|.*\.est_(first|last)\..*",
     "{}_flow_debug": r"enc\..*|est\..*|ragged\.out.*|run\.(mu|spks)",
@@ -46,16 +46,14 @@ class Converted:
     @cached_property
     def bundle(self) -> Path:
         """The directory of the bundle. Raises `ModelError` for a model that cannot be converted."""
-        if self.generation != "v3":
-            raise ModelError(f"the native engine runs no model of {self.generation}; it runs v3 only")
         out = self._directory / self.generation
         convert(self.folder.model_dir(self.generation), out, measure=False)
         return out
 
     @cached_property
-    def model(self) -> CosyVoice3Model:
+    def model(self) -> CosyVoiceModel:
         """The loaded bundle."""
-        return load_native_model(self.bundle)
+        return load_native_model(self.bundle, compat="released")
 
 
 def inside(folder: ParityFolder, generation: str, name: str) -> frozenset[str]:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,18 +29,17 @@ from cosyvoice.checkpoint.released import load_spk2info
 from cosyvoice.config.model import SamplingConfig
 from cosyvoice.engine.guard import Guard, LengthLimits
 from cosyvoice.engine.joining import Joining
-from cosyvoice.engine.models import CosyVoice3Model, Prompt, ReferenceFeatures
+from cosyvoice.engine.models import CosyVoiceModel, Prompt, ReferenceFeatures, model_of
 from cosyvoice.engine.prompt_encoders import PROMPT_SAMPLE_RATE
 from cosyvoice.engine.session import Request, Session
 from cosyvoice.engine.speech import Report as SpeechReport
 from cosyvoice.engine.stages import FloatArray, FlowInput
-from cosyvoice.engine.streaming import ChunkSchedule, StreamingConfig
+from cosyvoice.engine.streaming import StreamingConfig
 from cosyvoice.errors import ModelError
 from cosyvoice.parity.golden import F0_TOLERANCE, ParityFolder, Row, Topic, compare
-from cosyvoice.parity.observation import Calls, ForcedLLM, ObservedFlow, ObservedVocoder
+from cosyvoice.parity.observation import Calls, ForcedLLM, source_tolerance
+from cosyvoice.parity.observed_model import Load, Seeds, load_reference
 from cosyvoice.parity.report import Report
-from cosyvoice.reference.loading import load_reference_model
-from cosyvoice.reference.stages import TorchFlowStage, TorchVocoderStage
 from cosyvoice.voice.voice import Voice
 
 PROMPT_WAV, SOURCE_WAV = "prompt_24k.wav", "source_16k.wav"
@@ -48,7 +47,6 @@ PROMPT_WAV, SOURCE_WAV = "prompt_24k.wav", "source_16k.wav"
 
 _CASE = re.compile(r"(zero_shot|cross_lingual|instruct2|sft|vc)(?:_speed(\d+(?:\.\d+)?))?(_stream)?")
 _DISTINCT = "distinct_tokens_"
-_STREAMING = StreamingConfig(mode="released")
 _ANY_LENGTH = LengthLimits(shortest=0.0, longest=1.0, slack_seconds=1e6)
 _NO_GUARD = Guard(
     retries=0,
@@ -61,23 +59,8 @@ _NO_GUARD = Guard(
 _NO_TRIMMING = Joining(silence=0.0, head=0.0, tail=0.0, fade=0.0, sentence_pause=0.0, clause_pause=0.0)
 
 
-Load = Callable[[Path, Calls], CosyVoice3Model]
-"""Loads what is checked: the model of a released directory, its flow and vocoder noting their calls."""
-
-
-def load_reference(directory: Path, calls: Calls) -> CosyVoice3Model:
-    """The reference implementation, observed where its stages call the networks."""
-    model = load_reference_model(directory)
-    flow, vocoder = cast(TorchFlowStage, model.stages.flow), cast(TorchVocoderStage, model.stages.vocoder)
-    flow.model = cast(Any, ObservedFlow(flow.model, calls))
-    vocoder.model = cast(Any, ObservedVocoder(vocoder.model, calls))
-    return model
-
-
 def check(folder: ParityFolder, generation: str = "v3", load: Load = load_reference) -> Iterator[Row]:
     """One row for every tensor of the topic `vN_e2e`, and for the calls and settings that it describes."""
-    if generation != "v3":
-        raise ModelError(f"the pipeline of {generation} cannot be checked; there is one for v3 only")
     report = Report(folder.topic(f"{generation}_e2e"), inputs={"forced_tokens"})
     setup = _Setup.load(folder, generation, report.topic, load)
     _frontend(setup, report)
@@ -91,7 +74,7 @@ def check(folder: ParityFolder, generation: str = "v3", load: Load = load_refere
 class _Setup:
     """The loaded model and what is made of the recordings."""
 
-    model: CosyVoice3Model
+    model: CosyVoiceModel
     calls: Calls
     options: dict[str, Any]
     forced: list[int]
@@ -104,9 +87,8 @@ class _Setup:
     @classmethod
     def load(cls, folder: ParityFolder, generation: str, topic: Topic, load: Load) -> _Setup:
         model_dir = folder.model_dir(generation)
-        calls = Calls()
-        model = load(model_dir, calls)
-        options = topic.meta["options"]
+        calls, options = Calls(), topic.meta["options"]
+        model = load(model_dir, calls, Seeds(**options.get("seeds", {})))
         wavs = [name.removeprefix(_DISTINCT) for name in options if name.startswith(_DISTINCT)]
         prompt_wav = next((name for name in wavs if name.startswith("prompt")), PROMPT_WAV)
         source_wav = next((name for name in wavs if name.startswith("source")), SOURCE_WAV)
@@ -136,7 +118,7 @@ class _Setup:
         if mode == "vc":
             samples, rate = read_audio(self.prompt_wav)
             options = self.model.config.mel
-            mel = LogMel(options)(sinc_resample(samples, rate, options.sample_rate))
+            mel = LogMel(options)(sinc_resample(samples, rate, self.model.config.prompt_mel_rate))
             return FlowInput(self.speech_tokens(self.prompt_wav), mel, features.speaker_embedding)
         return FlowInput(features.speech_token, features.mel, features.speaker_embedding)
 
@@ -161,7 +143,7 @@ class _Setup:
             return self.speech_tokens(self.source_wav).tolist()
         return self.forced if streamed else self.forced[: self.options["n_forced_non_stream"]]
 
-    def forced_model(self, mode: str, tokens: Sequence[int]) -> tuple[CosyVoice3Model, ForcedLLM]:
+    def forced_model(self, mode: str, tokens: Sequence[int]) -> tuple[CosyVoiceModel, ForcedLLM]:
         """The model with a language model that says `tokens`."""
         config = self.model.config
         llm = ForcedLLM(tokens, self.model.stop_ids[-1], config.llm.speech_token_size + config.llm.speech_extra_tokens)
@@ -175,7 +157,7 @@ class _Setup:
         update: dict[str, Any] = {"llm": unlimited}
         if mode == "vc":
             update["silent_tokens"] = ()
-        model = CosyVoice3Model(config.model_copy(update=update), replace(self.model.stages, llm=llm))
+        model = model_of(config.model_copy(update=update), replace(self.model.stages, llm=llm))
         return model, llm
 
 
@@ -205,8 +187,14 @@ def _frontend(setup: _Setup, report: Report) -> None:
     for name, recorded in options.items():
         if (wav := name.removeprefix(_DISTINCT)) in counted:
             report.exact(name, len(np.unique(counted[wav])), recorded)
+    if "frontend.prompt_speech_feat_if_22050" in report.topic:
+        samples, rate = read_audio(setup.prompt_wav)
+        right = setup.model.config.mel
+        report.compare(
+            "frontend.prompt_speech_feat_if_22050", LogMel(right)(sinc_resample(samples, rate, right.sample_rate))[None]
+        )
     for mode, keys in options.get("frontend_keys", {}).items():
-        if mode in ("zero_shot", "cross_lingual", "instruct2"):
+        if mode != "vc":
             _conditions(setup, report, mode, keys)
 
 
@@ -217,19 +205,22 @@ def _with_length(check_rows: Callable[[str, Any], None], name: str, values: Any)
 
 
 def _conditions(setup: _Setup, report: Report, mode: str, keys: Sequence[str]) -> None:
-    """Whether a mode gives the tokens of the reference to the language model, and to the flow."""
-    features = setup.reference
+    """Whether a mode gives tokens of the reference to language model and flow, and the former the speaker."""
+    features, built_in = setup.reference, mode in ("sft", "instruct")
+    nothing = FlowInput(np.zeros(0, np.int32), features.mel[:0], features.speaker_embedding)
+    conditions = nothing if built_in else setup.flow_input(mode)
     voice = Voice(
         "reference",
-        features.speech_token,
-        features.mel.astype(np.float16),
-        features.speaker_embedding,
-        transcript=setup.options["prompt_text"] if mode != "cross_lingual" else "",
+        conditions.prompt_token,
+        conditions.prompt_mel.astype(np.float16),
+        conditions.speaker_embedding,
+        transcript=setup.options["prompt_text"] if mode == "zero_shot" else "",
     )
-    prompt = setup.model.prompt(voice, instruct="slowly" if mode == "instruct2" else None)
+    prompt = setup.model.prompt(voice, instruct="slowly" if mode.startswith("instruct") else None)
     used = {
         "llm_prompt_speech_token": len(prompt.speech_token) > 0,
         "flow_prompt_speech_token": len(prompt.flow.prompt_token) > 0,
+        "llm_embedding": prompt.speaker_embedding is not None,
     }
     report.exact(f"frontend_keys.{mode}", used, {name: name in keys for name in used})
 
@@ -251,7 +242,7 @@ def _speech(
         prompt=prompt,
         seed=0,
         speed=float(speed or 1),
-        streaming=_STREAMING if stream else None,
+        streaming=_streaming(model) if stream else None,
         guard=_NO_GUARD,
         joining=_NO_TRIMMING,
     )
@@ -269,10 +260,13 @@ def _speech(
         _samples(report, f"{case}.out{index}", chunk.samples, hift[index] if index < len(hift) else None)
     for index, call in enumerate(flow):
         report.exact(f"{case}.flow{index}.token", call["token"])
+        if "noise" in call:
+            report.compare(f"{case}.flow{index}.noise", call["noise"])
         _new_frames(report, f"{case}.flow{index}.mel", call["mel"], call["first"])
     for index, call in enumerate(hift):
         report.compare(f"{case}.hift{index}.mel", call["mel"])
-        report.compare(f"{case}.hift{index}.source", call["source"], F0_TOLERANCE)
+        tolerance = source_tolerance([earlier["source"] for earlier in hift[: index + 1]])
+        report.compare(f"{case}.hift{index}.source", call["source"], tolerance)
     report.exact(f"{case}.n_chunks", len(chunks), options["n_chunks"])
     report.exact(f"{case}.chunk_samples", [len(chunk.samples) for chunk in chunks], options["chunk_samples"])
     report.exact(f"{case}.calls", [*map(_flow_call, flow), *map(_hift_call, hift)], options["calls"])
@@ -280,6 +274,11 @@ def _speech(
         unfinished = sum(not call["finalize"] for call in flow)
         hop = _hop_after(model, len(prompt.flow.prompt_token), unfinished)
         report.exact("token_hop_len_after_stream", hop, setup.options["token_hop_len_after_stream"])
+
+
+def _streaming(model: CosyVoiceModel) -> StreamingConfig:
+    """The chunks of the released command line."""
+    return replace(model.default_streaming, mode="released")
 
 
 def _samples(report: Report, name: str, samples: FloatArray, call: dict[str, Any] | None) -> None:
@@ -309,8 +308,8 @@ def _flow_call(call: dict[str, Any]) -> dict[str, Any]:
         "call": "flow",
         "n_token": call["token"].shape[1],
         "n_mel": call["mel"].shape[2],
-        "streaming": call["streaming"],
-        "finalize": call["finalize"],
+        "streaming": call.get("streaming"),
+        "finalize": call.get("finalize"),
     }
 
 
@@ -319,13 +318,13 @@ def _hift_call(call: dict[str, Any]) -> dict[str, Any]:
         "call": "hift",
         "n_mel": call["mel"].shape[2],
         "n_wav": call["samples"].shape[1],
-        "finalize": call["finalize"],
+        "finalize": call.get("finalize"),
     }
 
 
-def _hop_after(model: CosyVoice3Model, prompt_tokens: int, chunks: int) -> int:
+def _hop_after(model: CosyVoiceModel, prompt_tokens: int, chunks: int) -> int:
     """The hop that the schedule has come to after so many chunks."""
-    schedule = ChunkSchedule(_STREAMING, prompt_tokens, model.lookahead, model.attention_chunk)
+    schedule = model.schedule(_streaming(model), prompt_tokens)
     given = model.lookahead
     for _ in range(chunks):
         given = schedule.needed

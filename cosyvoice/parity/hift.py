@@ -1,6 +1,9 @@
 """Parity of the vocoder: F0, source, decoder and chunks (`vN_hift`), its adversarial training (`vN_gan`), and
 the fixed random buffers at the released dimensions (`v3_official_rng`).
 
+The random numbers of a causal vocoder are part of the model. Those of the other are drawn anew in every call, and the
+record tells the seed.
+
 The decoder is compared layer by layer with the recorded source put in, so that a difference of F0 cannot hide
 one of the layers. A recorded tensor that nothing here reproduces becomes a failing row.
 """
@@ -18,18 +21,18 @@ import torch
 from torch import Tensor, nn
 
 from cosyvoice.checkpoint.released import load_state_dict
-from cosyvoice.config.model import FlowConfig, HiFTConfig, MelConfig
+from cosyvoice.config.model import FlowConfig, HiFTConfig, ModelConfig
 from cosyvoice.config.released import read_model_config
-from cosyvoice.errors import ModelError
 from cosyvoice.hifigan.discriminator import MultipleDiscriminator
-from cosyvoice.hifigan.generator import CausalHiFTGenerator
+from cosyvoice.hifigan.generator import CausalHiFTGenerator, HiFT, HiFTGenerator
 from cosyvoice.hifigan.losses import GANWeights, discriminator_loss, generator_loss
 from cosyvoice.hifigan.mel_spectrogram import MelSpectrogram
 from cosyvoice.hifigan.noise import BUFFER_SAMPLES, ReleasedNoise
+from cosyvoice.parity.drawn_noise import Draws, draw, recorded_seed, without_fundamental
 from cosyvoice.parity.golden import F0_TOLERANCE, TOLERANCE, ParityFolder, Row, Topic
 from cosyvoice.parity.report import Report
 
-HIFT_INPUTS = frozenset({"mel", "decode.source"})
+HIFT_INPUTS = frozenset({"mel", "decode.source", "cache.cache_source", "source_test.f0"})
 GAN_INPUTS = frozenset({"batch.speech_feat", "batch.speech", "batch.pitch_feat"})
 
 Result = tuple[str, Any, float]
@@ -40,20 +43,26 @@ Result = tuple[str, Any, float]
 class Vocoder:
     """A loaded vocoder with what its checks need of the rest of its model."""
 
-    generator: CausalHiFTGenerator
-    noise: ReleasedNoise
-    mel: MelConfig
+    generator: HiFT
+    config: ModelConfig
+
+    @property
+    def fixed_noise(self) -> ReleasedNoise:
+        """The random numbers of a causal vocoder."""
+        return ReleasedNoise(self.config.flow, self.config.hift)
+
+    def drawn(self, topic: Topic, tensor: str, batch: int, frames: int) -> Draws:
+        """The random numbers of the call that made the recorded `tensor` from `frames` mel frames."""
+        return draw(self.config.hift, recorded_seed(topic, tensor), batch, frames * self.generator.hop)
 
 
 def load_vocoder(folder: ParityFolder, generation: str = "v3") -> Vocoder:
     """The vocoder of a released model directory, ready for inference; its names must fit one to one."""
-    if generation != "v3":
-        raise ModelError(f"the vocoder of {generation} cannot be checked; there is a vocoder for v3 only")
     directory = folder.model_dir(generation)
     config = read_model_config(directory)
-    generator = CausalHiFTGenerator(config.hift)
+    generator = CausalHiFTGenerator(config.hift) if config.hift.causal else HiFTGenerator(config.hift)
     generator.load_state_dict(load_state_dict(directory / "hift.pt"), strict=True)
-    return Vocoder(generator.eval(), ReleasedNoise(config.flow, config.hift), config.mel)
+    return Vocoder(generator.eval(), config)
 
 
 def check(folder: ParityFolder, generation: str = "v3") -> Iterator[Row]:
@@ -84,7 +93,17 @@ def _rows(topic: Topic, results: Iterator[Result], inputs: frozenset[str]) -> It
 
 
 def _hift(topic: Topic, vocoder: Vocoder) -> Iterator[Result]:
-    generator, noise = vocoder.generator, vocoder.noise
+    generator = vocoder.generator
+    if isinstance(generator, CausalHiFTGenerator):
+        yield from _growing(topic, generator, vocoder.fixed_noise)
+    elif isinstance(generator, HiFTGenerator):
+        yield from _whole(topic, generator, vocoder)
+    if "decode.source" in topic:
+        yield from _decode(topic, vocoder)
+
+
+def _growing(topic: Topic, generator: CausalHiFTGenerator, noise: ReleasedNoise) -> Iterator[Result]:
+    """What is recorded of a causal vocoder only."""
     mel = torch.from_numpy(topic["mel"])
     f0 = generator.predict_f0(mel)
     yield "rand_ini", noise.initial_phase, 0.0
@@ -101,8 +120,39 @@ def _hift(topic: Topic, vocoder: Vocoder) -> Iterator[Result]:
         if match := re.fullmatch(r"chunk(\d+)\.wav", name):
             chunk = generator.inference(mel[:, :, : int(match[1])], noise, finalize=False)
             yield name, chunk, F0_TOLERANCE
-    if "decode.source" in topic:
-        yield from _decode(topic, vocoder)
+
+
+def _whole(topic: Topic, generator: HiFTGenerator, vocoder: Vocoder) -> Iterator[Result]:
+    """What is recorded of the other vocoder only."""
+    mel = torch.from_numpy(topic["mel"])
+    batch, _, frames = mel.shape
+    yield "f0", generator.predict_f0(mel), F0_TOLERANCE
+    draws = vocoder.drawn(topic, "source", batch, frames)
+    samples, source = generator.inference(mel, draws.noise, draws.phases)
+    yield "source", source, F0_TOLERANCE
+    yield "wav", samples, F0_TOLERANCE
+    if "cache.cache_source" in topic:
+        draws = vocoder.drawn(topic, "cache.source", batch, frames)
+        cached = torch.from_numpy(topic["cache.cache_source"])
+        samples, source = generator.inference(mel, draws.noise, draws.phases, cached)
+        yield "cache.source", source, F0_TOLERANCE
+        yield "cache.wav", samples, F0_TOLERANCE
+    if "source_test.f0" in topic:
+        yield from _source_test(topic, generator, vocoder)
+
+
+def _source_test(topic: Topic, generator: HiFTGenerator, vocoder: Vocoder) -> Iterator[Result]:
+    f0 = torch.from_numpy(topic["source_test.f0"])
+    draws = vocoder.drawn(topic, "source_test.sine_noise", *f0.shape)
+    sample_wise = vocoder.config.hift.source_phase == "sample"
+    noise = draws.noise.transpose(1, 2) if sample_wise else draws.noise
+    yield "source_test.phase_u01", draws.uniform[:, :, None], 0.0
+    yield "source_test.rand_ini", without_fundamental(draws.uniform), 0.0
+    # Another build of PyTorch rounds normal numbers differently.
+    yield "source_test.sine_noise", noise, TOLERANCE
+    yield "source_test.uv_noise", draws.unused, TOLERANCE
+    yield "source_test.uv", generator.m_source.voiced(f0), 0.0
+    yield "source_test.source", generator.m_source(f0, draws.noise, draws.phases), TOLERANCE
 
 
 def _decode(topic: Topic, vocoder: Vocoder) -> Iterator[Result]:
@@ -135,12 +185,17 @@ def _decode(topic: Topic, vocoder: Vocoder) -> Iterator[Result]:
 def _gan(topic: Topic, vocoder: Vocoder) -> Iterator[Result]:
     generator = vocoder.generator
     mel = torch.from_numpy(topic["batch.speech_feat"]).transpose(1, 2)
-    noise = vocoder.noise(mel.shape[2] * generator.hop)
+    batch, _, frames = mel.shape
+    if generator.config.causal:
+        noise, phases = vocoder.fixed_noise(frames * generator.hop), None
+    else:
+        draws = vocoder.drawn(topic, "source", batch, frames)
+        noise, phases = draws.noise, draws.phases
     yield "generated_f0", generator.f0_predictor(mel), F0_TOLERANCE
     # From here on what was recorded goes in, so that differences do not add up.
     f0 = torch.from_numpy(topic["generated_f0"])
-    yield "source", generator.m_source(f0, noise), F0_TOLERANCE
-    yield "generated_speech", generator(mel, f0, noise), F0_TOLERANCE
+    yield "source", generator.m_source(f0, noise, phases), F0_TOLERANCE
+    yield "generated_speech", generator(mel, f0, noise, phases), F0_TOLERANCE
     real_speech, fake_speech = (torch.from_numpy(topic[name]) for name in ("batch.speech", "generated_speech"))
     discriminator = _recorded_discriminator(int(topic.meta["set_seed"]))
     real, fake = discriminator(real_speech), discriminator(fake_speech)
@@ -154,7 +209,7 @@ def _gan(topic: Topic, vocoder: Vocoder) -> Iterator[Result]:
     real = [v._replace(score=torch.from_numpy(topic[f"d{i}.real"])) for i, v in enumerate(real)]
     fake = [v._replace(score=torch.from_numpy(topic[f"d{i}.fake"])) for i, v in enumerate(fake)]
     # The mel loss reaches up to half the sample rate in every generation, whatever the model's own mel does.
-    transform = MelSpectrogram(vocoder.mel.model_copy(update={"fmax": None}))
+    transform = MelSpectrogram(vocoder.config.mel.model_copy(update={"fmax": None}))
     real_mel, fake_mel = transform(real_speech), transform(fake_speech)
     yield "mel_real", real_mel, TOLERANCE
     yield "mel_fake", fake_mel, TOLERANCE

@@ -1,4 +1,4 @@
-"""Parity of the language model of V3: prefill and forced steps, sampled runs, text streaming, training, RAS.
+"""Parity of the language models: prefill and forced steps, sampled runs, text streaming, RAS; training is beside it.
 
 The model is observed where rows enter it, so a check sees exactly what generation feeds and when. A recorded
 tensor that nothing here reproduces becomes a failing row.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, cycle, islice
+from itertools import chain, islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from cosyvoice.checkpoint.released import load_state_dict
-from cosyvoice.config.model import LLMConfig, SamplingConfig
+from cosyvoice.config.model import LLMConfig, SamplingConfig, TransformerLMConfig
 from cosyvoice.config.released import read_model_config
 from cosyvoice.engine.sampling import (
     Draw,
@@ -28,15 +28,18 @@ from cosyvoice.engine.sampling import (
     ras_draw,
     softmax,
 )
-from cosyvoice.errors import GenerationError, ModelError
+from cosyvoice.errors import GenerationError
 from cosyvoice.llm.bistream import BistreamSession, Sampler
-from cosyvoice.llm.cosyvoice3_lm import CosyVoice3LM
-from cosyvoice.llm.kv_cache import KVCache
-from cosyvoice.llm.layout import Kind, SpecialTokens, choose_bistream
+from cosyvoice.llm.kinds import speech_lm_class
 from cosyvoice.llm.layout import Row as InputRow
+from cosyvoice.llm.layout import SpecialTokens
 from cosyvoice.llm.randomness import torch_multinomial
+from cosyvoice.llm.speech_lm import SpeechLM
+from cosyvoice.parity import llm_training
 from cosyvoice.parity.golden import ParityFolder, Row
+from cosyvoice.parity.llm_training import named
 from cosyvoice.parity.report import Report
+from cosyvoice.transformer.kv_cache import KVCache
 
 LONGEST_SAMPLED_RUN = 60
 """Sampled runs were recorded up to this many tokens."""
@@ -54,17 +57,22 @@ class Call:
 class LanguageModel(Protocol):
     """What is checked: an implementation of the language model that keeps a list of its calls."""
 
-    config: LLMConfig
+    config: LLMConfig | TransformerLMConfig
     end_of_prompt_id: int | None
     special: SpecialTokens
     calls: list[Call]
 
-    def embed_rows(self, rows: Sequence[InputRow]) -> Any:
-        """Embeddings [1, rows, channels] as they enter the network."""
+    def embedded(self, rows: Sequence[InputRow], speaker_embedding: NDArray[np.float32] | None) -> Any:
+        """Embeddings [1, rows, channels] as they enter the decoder."""
         ...
 
     def generate(
-        self, text: Sequence[int], sampler: Sampler, prompt_text: Sequence[int], prompt_speech_token: Sequence[int]
+        self,
+        text: Sequence[int],
+        sampler: Sampler,
+        prompt_text: Sequence[int],
+        prompt_speech_token: Sequence[int],
+        speaker_embedding: NDArray[np.float32] | None,
     ) -> Iterator[int]:
         """Speech tokens of `text`."""
         ...
@@ -80,35 +88,50 @@ Topics = dict[str, Callable[[Report], None]]
 """What fills in the report of a topic, by its name."""
 
 
-class ObservedLM(CosyVoice3LM):
-    """The language model, keeping a list of its calls."""
+class Observed(SpeechLM):
+    """A language model that keeps a list of its calls; to be inherited beside the class of one."""
 
-    def __init__(self, config: LLMConfig, end_of_prompt_id: int | None) -> None:
+    def __init__(self, config: Any, end_of_prompt_id: int | None) -> None:
         super().__init__(config, end_of_prompt_id)
         self.calls: list[Call] = []
 
-    def feed(self, rows: Sequence[InputRow], cache: KVCache) -> NDArray[np.float32]:
+    def feed(
+        self, rows: Sequence[InputRow], cache: KVCache, speaker_embedding: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         past = cache.length
-        scores = super().feed(rows, cache)
+        scores = super().feed(rows, cache, speaker_embedding)
         self.calls.append(Call(list(rows), past, scores.copy()))
         return scores
 
+    @torch.inference_mode()
+    def embedded(self, rows: Sequence[InputRow], speaker_embedding: NDArray[np.float32] | None) -> torch.Tensor:
+        """See `LanguageModel`."""
+        return self.embed_rows(rows, None if speaker_embedding is None else torch.from_numpy(speaker_embedding))
 
-def load_llm(folder: ParityFolder, generation: str, **overrides: Any) -> ObservedLM:
-    """The language model of a released directory; `overrides` replace fields of its configuration."""
-    if generation != "v3":
-        raise ModelError(f"the language model of {generation} cannot be checked; there is one for v3 only")
+
+def load_llm(folder: ParityFolder, generation: str, **overrides: Any) -> Any:
+    """The language model of a released directory, observed; `overrides` replace fields of its configuration."""
     directory = folder.model_dir(generation)
     config = read_model_config(directory)
-    model = ObservedLM(config.llm.model_copy(update=overrides), config.end_of_prompt_id)
+    kind = speech_lm_class(config.llm)
+    observed = type(f"Observed{kind.__name__}", (Observed, kind), {})
+    model = observed(config.llm.model_copy(update=overrides), config.end_of_prompt_id)
     model.load_state_dict(load_state_dict(directory / "llm.pt"), strict=True)
     return model.eval()
 
 
 def check(folder: ParityFolder, generation: str = "v3") -> Iterator[Row]:
     """Rows of the topics `vN_llm`, `vN_llm_train`, `vN_bistream` and `ras`, as far as the folder has them."""
-    topics = speaking_topics(generation, partial(load_llm, folder, generation))
-    topics[f"{generation}_llm_train"] = partial(_training, folder, generation)
+    load = partial(load_llm, folder, generation)
+    topics = speaking_topics(generation, load)
+    speaking = topics[f"{generation}_llm"]
+
+    def speaking_and_text(report: Report) -> None:
+        speaking(report)
+        llm_training.check_text_encoder(load(), report)
+
+    topics[f"{generation}_llm"] = speaking_and_text
+    topics[f"{generation}_llm_train"] = lambda report: llm_training.check_training(load(), report)
     yield from check_topics(folder, topics)
 
 
@@ -144,7 +167,8 @@ def _decoding(load: Callable[..., LanguageModel], report: Report) -> None:
 
 
 def _decoding_case(model: LanguageModel, case: str, report: Report) -> None:
-    report.inputs.add(f"{case}.embedding")  # this generation does without the speaker embedding
+    embeddings = report.input(f"{case}.embedding")
+    speaker = embeddings[0] if len(embeddings) else None
     text = report.ids(f"{case}.text")
     prompt = (report.ids(f"{case}.prompt_text"), report.ids(f"{case}.prompt_speech_token"))
     forced = chain(report.ids(f"{case}.forced"), [model.special.eos])
@@ -155,9 +179,9 @@ def _decoding_case(model: LanguageModel, case: str, report: Report) -> None:
         return next(forced)
 
     model.calls.clear()
-    for _ in model.generate(text, force, *prompt):
+    for _ in model.generate(text, force, *prompt, speaker):
         pass
-    report.compare(f"{case}.lm_input", model.embed_rows(model.calls[0].rows))
+    report.compare(f"{case}.lm_input", model.embedded(model.calls[0].rows, speaker))
     report.compare(f"{case}.logp", np.stack([call.scores for call in model.calls]))
     report.exact(f"{case}.eos_masked", blocked)
     report.settings(**{f"{case}_n_positions_fed": [len(call.rows) for call in model.calls]})
@@ -165,50 +189,14 @@ def _decoding_case(model: LanguageModel, case: str, report: Report) -> None:
     if f"{case}.sampled" in report.topic:
         generator = torch.Generator().manual_seed(report.options[f"{case}_sampled_manual_seed"])
         sampler = RASSampler(model.config.sampling, torch_multinomial(generator))
-        sampled = islice(model.generate(text, sampler, *prompt), LONGEST_SAMPLED_RUN)
+        sampled = islice(model.generate(text, sampler, *prompt, speaker), LONGEST_SAMPLED_RUN)
         report.exact(f"{case}.sampled", list(sampled))
-
-
-def _training(folder: ParityFolder, generation: str, report: Report) -> None:
-    model = load_llm(folder, generation)
-    report.settings(
-        lsm_weight=model.config.label_smoothing,
-        length_normalized_loss=model.config.length_normalized_loss,
-        mix_ratio=model.config.mix_ratio,
-    )
-    names = [name for name in report.topic.tensors if name.startswith("batch.")]
-    report.inputs.update(names)
-    batch = {name.removeprefix("batch."): torch.from_numpy(report.topic[name]) for name in names}
-    batch.pop("embedding", None)
-    lengths = batch["text_token_len"].tolist(), batch["speech_token_len"].tolist()
-    for case, uniforms in report.options["random_values"].items():
-        # One number was recorded for a batch whose items all drew the same.
-        drawn = list(islice(cycle(uniforms), len(lengths[0])))
-        flags = choose_bistream(*lengths, model.config.mix_ratio, drawn)
-        with torch.inference_mode():
-            output = model(**batch, use_bistream=flags)
-            packed = output.batch
-            report.compare(f"{case}.lm_input", model.embed(packed.kinds, packed.ids))
-            logits = model.llm_decoder(output.hidden)
-        report.exact(f"{case}.lm_input_len", packed.lengths)
-        report.exact(f"{case}.lm_target", packed.targets)
-        report.compare(f"{case}.loss", output.loss)
-        report.compare(f"{case}.acc", output.accuracy)
-        if f"{case}.logits" in report.topic:
-            # What a padded position computes is nobody's concern.
-            real = (packed.kinds != Kind.PAD).numpy()
-            report.compare(f"{case}.logits", logits.numpy()[real], recorded=report.topic[f"{case}.logits"][real])
-        layout = [
-            [_named(InputRow(Kind(kind), id_), model.special) for kind, id_ in zip(kinds, ids, strict=True) if kind]
-            for kinds, ids in zip(packed.kinds.tolist(), packed.ids.tolist(), strict=True)
-        ]
-        report.settings(**{f"{case}_layout": layout})
 
 
 def _streaming(load: Callable[..., LanguageModel], report: Report) -> None:
     model = load()
     report.settings(
-        mix_ratio=model.config.mix_ratio,
+        mix_ratio=getattr(model.config, "mix_ratio", None),
         fill_token=model.special.fill,
         eos_token=model.special.eos,
         speech_token_size=model.config.speech_token_size,
@@ -234,18 +222,11 @@ def _streaming_case(model: LanguageModel, case: str, options: dict[str, Any], re
         failed = True
     report.exact(f"{case}.error", failed, options.get("error") is not None)
     report.exact(f"{case}.yielded", yielded)
-    fed = [[_named(row, model.special) for row in call.rows] for call in model.calls]
+    fed = [[named(row, model.special) for row in call.rows] for call in model.calls]
     report.exact(f"{case}.calls", fed, options["calls"])
     report.exact(f"{case}.past_len", [call.past for call in model.calls], options["past_len"])
     if f"{case}.logp" in report.topic:
         report.compare(f"{case}.logp", np.stack([call.scores for call in model.calls]))
-
-
-def _named(row: InputRow, special: SpecialTokens) -> list[Any]:
-    """A row as the recordings write it: `[kind, id]`, special rows by their name."""
-    if row.kind != Kind.SPECIAL:
-        return [row.kind.name.lower(), row.id]
-    return ["sos" if row.id == special.sos else "task", row.id]
 
 
 def _sampling(report: Report) -> None:

@@ -7,30 +7,17 @@ and counted. Text and audio features are the same code with every engine.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
 
-from cosyvoice.engine.models import CosyVoice3Model
 from cosyvoice.parity import e2e, native_flow, native_hift, native_llm
 from cosyvoice.parity.converted import INSIDE, Converted, inside
 from cosyvoice.parity.golden import ParityFolder, Row
-from cosyvoice.parity.observation import Calls, ObservedFlowStage, ObservedVocoderStage
+from cosyvoice.parity.observed_model import native_loader
 
 
 def check_e2e(converted: Converted) -> Iterator[Row]:
     """Rows of the topic `vN_e2e`: the pipeline's session on native stages."""
 
-    def load(directory: Path, calls: Calls) -> CosyVoice3Model:
-        model = converted.model
-        source = native_hift.Excitation(converted.bundle, model.config).source
-        stages = replace(
-            model.stages,
-            flow=ObservedFlowStage(model.stages.flow, calls),
-            vocoder=ObservedVocoderStage(model.stages.vocoder, calls, source),
-        )
-        return CosyVoice3Model(model.config, stages)
-
-    yield from e2e.check(converted.folder, converted.generation, load)
+    yield from e2e.check(converted.folder, converted.generation, native_loader(converted.bundle))
 
 
 CHECKS: dict[str, Callable[[Converted], Iterator[Row]]] = {

@@ -14,13 +14,18 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from cosyvoice.config.model import FlowConfig, HiFTConfig, ModelConfig
+from cosyvoice.config.released import read_model_config
+from cosyvoice.engine.joint_vocoder import VocoderNetworks
 from cosyvoice.engine.stages import FloatArray, MelChunk, VocoderStage
 from cosyvoice.hifigan.noise import BUFFER_SAMPLES
 from cosyvoice.native.f0_predictor import F0Predictor
+from cosyvoice.native.hift import NativeHiFT
 from cosyvoice.native.noise import ReleasedNoise, released_start_noise
+from cosyvoice.native.runtime import Runtime
 from cosyvoice.native.source import HarmonicSource
 from cosyvoice.native.vocoder import WEIGHTS_NAME
 from cosyvoice.parity.converted import Converted, check_topics
+from cosyvoice.parity.drawn_noise import RecordedDraws, recorded_seed
 from cosyvoice.parity.golden import F0_TOLERANCE, Row
 from cosyvoice.parity.hift import HIFT_INPUTS
 from cosyvoice.parity.native_flow import NOISE_TOLERANCE
@@ -41,7 +46,7 @@ class Excitation:
         self._f0 = F0Predictor(weights, config.hift)
         self._source = HarmonicSource(weights, config.hift, self.noise)
 
-    def f0(self, mel: FloatArray, finalize: bool = True) -> NDArray[np.float64]:
+    def f0(self, mel: FloatArray, finalize: bool = True) -> NDArray[np.floating[Any]]:
         """F0 [frames] in Hz of an utterance `mel` [frames, n_mels], as far as it is known before the end."""
         return self._f0.step(mel, self._f0.init_state(), finalize)
 
@@ -52,6 +57,30 @@ class Excitation:
 
 def _hift(report: Report, converted: Converted) -> None:
     report.inputs.update(HIFT_INPUTS)
+    config = read_model_config(converted.bundle).hift
+    if config.causal:
+        _causal(report, converted)
+    else:
+        _symmetric(report, NativeHiFT(converted.bundle, config, Runtime()), config)
+
+
+def _symmetric(report: Report, networks: VocoderNetworks, config: HiFTConfig) -> None:
+    """The vocoder that sees both sides: whole, and with the source of its first frames given."""
+    mel = np.ascontiguousarray(report.input("mel")[0].T)
+    f0 = networks.predict_f0(mel)
+    report.compare("f0", f0[None], F0_TOLERANCE)
+    cached = report.topic.tensors.get("cache.cache_source", np.zeros((1, 1, 0), np.float32))[0, 0]
+    for name, samples, head in (("source", "wav", cached[:0]), ("cache.source", "cache.wav", cached)):
+        if name not in report.topic:
+            continue
+        draws = RecordedDraws(config, recorded_seed(report.topic, name))
+        source = networks.excite(f0, draws.phases(), draws.normal(report.topic[name].shape[2]))
+        source[: len(head)] = head
+        report.compare(name, source[None, None], F0_TOLERANCE)
+        report.compare(samples, networks.decode(mel, source)[None], F0_TOLERANCE)
+
+
+def _causal(report: Report, converted: Converted) -> None:
     stage, parts = converted.model.stages.vocoder, Excitation(converted.bundle, converted.model.config)
     mel = np.ascontiguousarray(report.input("mel")[0].T)
     report.compare("sine_noise", parts.noise(report.topic["sine_noise"].shape[1])[None], 0.0, "bit equal")

@@ -9,42 +9,41 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-from cosyvoice.config.model import LLMConfig
 from cosyvoice.engine.decoding import decode
-from cosyvoice.engine.models import CosyVoice3Model
+from cosyvoice.engine.models import CosyVoiceModel
 from cosyvoice.engine.stages import FloatArray, LLMInput
 from cosyvoice.llm.bistream import BistreamSession, Sampler
 from cosyvoice.llm.layout import Row as InputRow
 from cosyvoice.llm.layout import speech_rows
-from cosyvoice.native.llm import WEIGHTS, EmbeddingTables, NativeLLMStage, NativeLLMState
-from cosyvoice.parity.converted import Converted
+from cosyvoice.llm.prompt import PromptRules
+from cosyvoice.native.llm import NativeLLMStage, NativeLLMState
+from cosyvoice.parity.converted import Converted, inside
 from cosyvoice.parity.golden import Row
 from cosyvoice.parity.llm import Call, check_topics, speaking_topics
 
 
 def check(converted: Converted) -> Iterator[Row]:
     """Rows of the topics `vN_llm`, `vN_bistream` and `ras`, as far as the folder has them."""
-    topics = speaking_topics(converted.generation, lambda **overrides: NativeLM(converted, **overrides))
-    yield from check_topics(converted.folder, topics)
+    topics = speaking_topics(converted.generation, lambda **overrides: NativeLM(converted.model, **overrides))
+    left_out = inside(converted.folder, converted.generation, f"{converted.generation}_llm")
+    yield from check_topics(converted.folder, topics, left_out)
 
 
-class NativeLM:
+class NativeLM(PromptRules):
     """The native stage as the checks see a language model; `overrides` replace fields of its configuration."""
 
-    def __init__(self, converted: Converted, **overrides: Any) -> None:
-        model = converted.model
-        self.config: LLMConfig = model.config.llm.model_copy(update=overrides)
+    def __init__(self, model: CosyVoiceModel, **overrides: Any) -> None:
+        self.config = model.config.llm.model_copy(update=overrides)
         self.end_of_prompt_id = model.config.end_of_prompt_id
         self.calls: list[Call] = []
-        self._model = CosyVoice3Model(model.config.model_copy(update={"llm": self.config}), model.stages)
+        self._model = type(model)(model.config.model_copy(update={"llm": self.config}), model.stages)
         self._stage = cast(NativeLLMStage, model.stages.llm)
         self.special = self._stage.special
-        self._embeddings = EmbeddingTables(converted.bundle / WEIGHTS, self.config)
-        self._streamed: NativeLLMState | None = None
+        self._streamed: BistreamSession | None = None
 
-    def embed_rows(self, rows: Sequence[InputRow]) -> FloatArray:
+    def embedded(self, rows: Sequence[InputRow], speaker_embedding: FloatArray | None) -> FloatArray:
         """Embeddings [1, rows, channels] as they enter the graph."""
-        return self._embeddings(rows)[None]
+        return self._stage.embed(rows, speaker_embedding)[None]
 
     def generate(
         self,
@@ -52,22 +51,20 @@ class NativeLM:
         sampler: Sampler,
         prompt_text: Sequence[int] = (),
         prompt_speech_token: Sequence[int] = (),
+        speaker_embedding: FloatArray | None = None,
     ) -> Iterator[int]:
         """Speech tokens of `text`."""
-        inputs = LLMInput(text, prompt_text, prompt_speech_token)
+        inputs = LLMInput(text, prompt_text, prompt_speech_token, speaker_embedding)
         return decode(self, inputs, sampler, self._model.decoding_rules(len(text)))
 
     def bistream(
         self, sampler: Sampler, prompt_text: Sequence[int] = (), prompt_speech_token: Sequence[int] = ()
     ) -> BistreamSession:
         """A session that takes text piece by piece; it ends the one before."""
-        head, rest = self._stage.bistream_head(prompt_text)
         if self._streamed is not None:
-            self.release(self._streamed)
-        state = self._streamed = self._stage.open()
-        return BistreamSession(
-            lambda rows: self._feed(rows, state), sampler, self.special, self.config, head, rest, prompt_speech_token
-        )
+            self._streamed.close()
+        self._streamed = self.text_stream(LLMInput((), prompt_text, prompt_speech_token), sampler)
+        return self._streamed
 
     def init_state(self, inputs: LLMInput) -> NativeLLMState:
         """See `LLMStage`."""
@@ -80,6 +77,18 @@ class NativeLM:
     def release(self, state: NativeLLMState) -> None:
         """See `LLMStage`."""
         self._stage.release(state)
+
+    def text_stream(self, inputs: LLMInput, sampler: Sampler, limit: int | None = None) -> BistreamSession:
+        """See `LLMStage`."""
+        state = self._stage.open()
+        return self.open_stream(
+            lambda rows: self._feed(rows, state),
+            sampler,
+            inputs.prompt_text,
+            inputs.prompt_speech_token,
+            limit,
+            lambda: self.release(state),
+        )
 
     def _feed(self, rows: Sequence[InputRow], state: NativeLLMState) -> FloatArray:
         pending, past = [*state.rows, *rows], state.sequence.length

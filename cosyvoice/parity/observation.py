@@ -15,16 +15,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cosyvoice.engine.joint_vocoder import VocoderNetworks
+from cosyvoice.engine.overlapped_flow import ChunkFlow
 from cosyvoice.engine.stages import (
     FloatArray,
     FlowInput,
     FlowStage,
     LLMInput,
     MelChunk,
+    TextStream,
     TokenChunk,
     VocoderStage,
 )
-from cosyvoice.parity.golden import TOLERANCE, Topic
+from cosyvoice.errors import ConfigError
+from cosyvoice.parity.golden import F0_TOLERANCE, TOLERANCE, Topic
 
 Array = NDArray[Any]
 
@@ -34,7 +38,8 @@ class Calls:
     """What flow and vocoder were called with and what they returned.
 
     A call of the flow has `token` [1, tokens], `mel` [1, n_mels, frames], the number `first` of its first new frame,
-    `streaming` and `finalize`. One of the vocoder has `mel`, `source` [1, 1, time] and `samples` [1, time], both of
+    `streaming` and `finalize`; one of a flow of overlapping chunks has the `noise` [1, n_mels, frames] it began with
+    instead of the last two. A call of the vocoder has `mel`, `source` [1, 1, time] and `samples` [1, time], both of
     the recorded mel where that agrees with ours, and `finalize`.
     """
 
@@ -42,6 +47,8 @@ class Calls:
     hift: list[dict[str, Any]] = field(default_factory=list)
     recorded_mels: Callable[[int], list[Array]] = lambda index: []
     """What was recorded that may have been the mel of a call of the vocoder."""
+    recorded_sources: Callable[[int], list[Array]] = lambda index: []
+    """The recorded source signal of a call of the vocoder, if there is one."""
 
     def begin(self, topic: Topic, case: str) -> None:
         """Forget the calls; those that follow belong to `case`."""
@@ -54,13 +61,37 @@ class Calls:
             return [topic[name] for name in names if name in topic]
 
         self.recorded_mels = recorded_mels
+        self.recorded_sources = lambda index: [topic[name] for name in [f"{case}.hift{index}.source"] if name in topic]
 
     def recorded_mel(self, mel: Array) -> Array:
         """The record of `mel`, which the vocoder gets next; `mel` itself where there is none, or it differs."""
-        for recorded in self.recorded_mels(len(self.hift)):
-            if recorded.shape == mel.shape and float(np.abs(recorded - mel).max()) <= TOLERANCE:
-                return recorded
-        return mel
+        return _agreeing(mel, self.recorded_mels(len(self.hift)), TOLERANCE)
+
+    def recorded_source(self, source: Array) -> Array:
+        """The record of `source`, likewise, which the vocoder decodes next."""
+        tolerance = source_tolerance([source, *(call["source"] for call in self.hift)])
+        return _agreeing(source, self.recorded_sources(len(self.hift)), tolerance)
+
+
+SINE_AMPLITUDE = 0.1
+
+
+def source_tolerance(sources: Sequence[Array]) -> float:
+    """What the last of the source signals [1, 1, time] of an utterance may be off by.
+
+    The phase of a harmonic that is summed in single precision, 2 pi for each sample at most, is known to half a unit in
+    its last place, and so is a sine of it. A chunk may begin with the end of an earlier one.
+    """
+    phase = 2 * np.pi * max(source.shape[-1] for source in sources)
+    return max(F0_TOLERANCE, SINE_AMPLITUDE * phase * float(np.finfo(np.float32).eps) / 2)
+
+
+def _agreeing(values: Array, records: list[Array], tolerance: float) -> Array:
+    """The first of `records` that `values` agree with; `values` themselves where there is none."""
+    for recorded in records:
+        if recorded.shape == values.shape and float(np.abs(recorded - values).max()) <= tolerance:
+            return recorded
+    return values
 
 
 class ObservedFlow:
@@ -183,6 +214,71 @@ class ObservedVocoderStage:
         return own, state
 
 
+class ObservedChunkFlow:
+    """Stands before the network of a flow of overlapping chunks and notes its calls, each with the noise it began with.
+
+    It also draws that noise, since the record drew fresh noise for every call: `seed` for the first, `seed` + 1 for
+    the second.
+    """
+
+    def __init__(self, flow: ChunkFlow, calls: Calls, seed: int) -> None:
+        self._network, self._calls, self._seed = flow, calls, seed
+
+    def voice(self, inputs: FlowInput) -> Any:
+        """See `ChunkFlow`."""
+        return self._network.voice(inputs)
+
+    def noise(self, step: int, prompt_frames: int, first: int, frames: int) -> FloatArray:
+        """See `ChunkNoise`."""
+        generator = torch.Generator().manual_seed(self._seed + step)
+        drawn: FloatArray = torch.randn(1, 80, prompt_frames + frames, generator=generator)[0].numpy().T
+        return drawn
+
+    def sample(
+        self, voice: Any, tokens: Sequence[int], noise: FloatArray, cache: FloatArray | None
+    ) -> tuple[FloatArray, FloatArray]:
+        """See `ChunkFlow`."""
+        mel, after = self._network.sample(voice, tokens, noise, cache)
+        start = noise.copy()
+        if cache is not None:
+            start[: len(cache)] = cache[:, :, 0]
+        self._calls.flow.append(
+            {"token": np.array([list(tokens)]), "mel": mel.T[None].copy(), "noise": start.T[None], "first": 0}
+        )
+        return mel, after
+
+
+class ObservedNetworks:
+    """Stands before the networks of a vocoder whose chunks overlap and notes its calls.
+
+    The networks get the recorded mel and the recorded source where ours agree with them: both are rows of their own.
+    """
+
+    def __init__(self, networks: VocoderNetworks, calls: Calls) -> None:
+        self._networks, self._calls = networks, calls
+
+    def predict_f0(self, mel: FloatArray) -> FloatArray:
+        """See `VocoderNetworks`."""
+        return self._networks.predict_f0(self._recorded(mel))
+
+    def excite(self, f0: FloatArray, phases: FloatArray, noise: FloatArray) -> FloatArray:
+        """See `VocoderNetworks`."""
+        return self._networks.excite(f0, phases, noise)
+
+    def decode(self, mel: FloatArray, source: FloatArray) -> FloatArray:
+        """See `VocoderNetworks`."""
+        recorded: FloatArray = np.ascontiguousarray(self._calls.recorded_source(source[None, None])[0, 0])
+        samples = self._networks.decode(self._recorded(mel), recorded)
+        self._calls.hift.append(
+            {"mel": mel.T[None].copy(), "source": source[None, None].copy(), "samples": samples[None].copy()}
+        )
+        return samples
+
+    def _recorded(self, mel: FloatArray) -> FloatArray:
+        recorded: FloatArray = self._calls.recorded_mel(mel.T[None])[0].T
+        return np.ascontiguousarray(recorded)
+
+
 class ForcedLLM:
     """A language model that can say one sequence only."""
 
@@ -201,3 +297,7 @@ class ForcedLLM:
 
     def release(self, state: int) -> None:
         """Nothing is held."""
+
+    def text_stream(self, inputs: LLMInput, sampler: Any, limit: int | None = None) -> TextStream:
+        """Not for what is checked here: raises `ConfigError`."""
+        raise ConfigError("a forced language model reads whole texts only; give it the text at once")

@@ -17,7 +17,7 @@ from cosyvoice.parity import e2e, features, flow, hift, llm, native, text
 from cosyvoice.parity.converted import Converted
 from cosyvoice.parity.golden import ParityFolder, Row
 
-SUPPORTED = ("v3",)
+SUPPORTED = ("v1", "v2", "v3")
 """Generations that can be checked."""
 
 BACKENDS = ("reference", "native")

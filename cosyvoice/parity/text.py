@@ -2,7 +2,7 @@
 
 What normalisation returns depends on the version of wetext. A record holds the result of the version that the
 released implementation pins and, where they differ, those of later versions; the version installed here
-decides which applies.
+decides which applies. Everything runs with the losses of the released implementation (`compat="released"`).
 
 We read better on purpose in one case: wetext 0.1 escapes quotation marks with a backslash. We take the
 backslash away, so those rows equal the record of the pinned version instead.
@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, cast
+from typing import Any
 
+from cosyvoice.config.released import read_model_config
+from cosyvoice.engine.frontends import load_tokenizer
 from cosyvoice.errors import TextError
 from cosyvoice.parity.golden import ParityFolder, Row, exact
 from cosyvoice.text import normalise as helpers
 from cosyvoice.text.frontend import TextFrontend
 from cosyvoice.text.normalise import Normaliser
-from cosyvoice.text.qwen_tokenizer import QwenTokenizer
 from cosyvoice.text.split import Language, split_paragraph
 
 _PINNED = "0.0.4"
@@ -30,11 +31,11 @@ _SMALL_ZH: dict[str, Any] = {"token_max_n": 20, "token_min_n": 10, "merge_len": 
 _SMALL_EN: dict[str, Any] = {"token_max_n": 30, "token_min_n": 15, "merge_len": 8, "comma_split": True}
 
 
-class _RememberingNormaliser(Normaliser):
-    """Reads every text once for all topics: the transducers take most of the time of this check."""
+class RememberingNormaliser(Normaliser):
+    """Reads every text once for all topics and generations: the transducers take most of the time of this check."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(compat="released")
         self._readings: dict[tuple[str, Language], str] = {}
 
     def read(self, text: str, language: Language) -> str:
@@ -46,7 +47,7 @@ class _RememberingNormaliser(Normaliser):
 
 def check(folder: ParityFolder, generation: str = "v3") -> Iterator[Row]:
     """One row for every recorded result of `GENERATION_text`, `text_helpers` and `wetext_versions`."""
-    normaliser = _RememberingNormaliser()
+    normaliser = RememberingNormaliser()
     yield from check_frontend(folder, generation, normaliser)
     yield from check_helpers(folder)
     yield from check_reader(folder, normaliser)
@@ -84,11 +85,12 @@ def _versioned(stage: str, name: str, ours: Any, recorded: Any, pinned: Any, ver
 def check_frontend(folder: ParityFolder, generation: str, normaliser: Normaliser) -> Iterator[Row]:
     """Ids of the raw text, and pieces and ids after normalisation, with and without wetext."""
     stage = f"{generation}_text"
-    tokenizer = QwenTokenizer(folder.model_dir(generation) / "CosyVoice-BlankEN", cast(Literal["v2", "v3"], generation))
+    config = read_model_config(folder.model_dir(generation))
+    tokenizer = load_tokenizer(config, folder.model_dir(generation))
     version = _installed_record(folder)
     frontends = {
-        "wetext": TextFrontend(tokenizer.encode, normaliser),
-        "none": TextFrontend(tokenizer.encode, Normaliser("none")),
+        "wetext": TextFrontend(tokenizer.encode, normaliser, "released"),
+        "none": TextFrontend(tokenizer.encode, Normaliser("none", "released"), "released"),
     }
     for index, row in enumerate(folder.json(stage)["rows"]):
         text = row["text"]
@@ -139,7 +141,7 @@ def check_helpers(folder: ParityFolder) -> Iterator[Row]:
 
 
 def _split(text: str, language: Language, **options: Any) -> Any:
-    return _attempt(lambda given: split_paragraph(given, list, language, **options), text)
+    return _attempt(lambda given: split_paragraph(given, list, language, keep_marks=False, **options), text)
 
 
 def check_reader(folder: ParityFolder, normaliser: Normaliser) -> Iterator[Row]:

@@ -8,39 +8,51 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cosyvoice.checkpoint.released import load_state_dict
+from cosyvoice.checkpoint.inspection import check_weights
+from cosyvoice.checkpoint.released import load_spk2info, load_state_dict
 from cosyvoice.checkpoint.weights import read_weights
 from cosyvoice.config.bundle import is_bundle, read_bundle
 from cosyvoice.config.model import ModelConfig
 from cosyvoice.config.released import detect_generation, read_model_config
+from cosyvoice.engine.compat import Compat, apply_compat, check_compat
 from cosyvoice.engine.frontends import text_frontend
-from cosyvoice.engine.models import CosyVoice3Model
+from cosyvoice.engine.models import CosyVoiceModel, model_of
 from cosyvoice.engine.prompt_encoders import OnnxSpeakerEncoder, OnnxSpeechTokenizer
+from cosyvoice.engine.speakers import bundled_speakers, named_voices
 from cosyvoice.engine.stages import Stages
 from cosyvoice.errors import ConfigError, ModelError
-from cosyvoice.flow.flow import CausalMaskedDiffWithDiT
-from cosyvoice.hifigan.generator import CausalHiFTGenerator
-from cosyvoice.hifigan.noise import PeriodicNoise, ReleasedNoise, SourceNoise
-from cosyvoice.llm.cosyvoice3_lm import CosyVoice3LM
+from cosyvoice.flow.conditional import CausalConditionalFlow
+from cosyvoice.flow.masked_diff import MaskedDiffWithXvec
+from cosyvoice.hifigan.generator import CausalHiFTGenerator, HiFT, HiFTGenerator
+from cosyvoice.hifigan.noise import PeriodicNoise, ReleasedNoise
+from cosyvoice.reference.hift import TorchHiFTStage
+from cosyvoice.reference.masked_diff import TorchMaskedDiffStage
+from cosyvoice.reference.networks import build_flow, build_hift, build_llm, expected_shapes
 from cosyvoice.reference.stages import TorchFlowStage, TorchLLMStage, TorchVocoderStage
+from cosyvoice.voice.voice import Voice
 
+SPK2INFO = "spk2info.pt"
 # The output head of the text model that the decoder was made from: tied to the embedding and never used, so
 # a file may have it or not.
 _UNUSED = "llm.model.lm_head.weight"
 
 
-def load_reference_model(directory: Path, threads: int | None = None, device: str = "cpu") -> CosyVoice3Model:
+def load_reference_model(
+    directory: Path, threads: int | None = None, device: str = "cpu", compat: Compat = "corrected"
+) -> CosyVoiceModel:
     """Load a model directory, released or our own.
 
     Args:
-        directory: holds `cosyvoice3.yaml` (released) or `config.json` (our own), and the weights.
+        directory: holds the YAML file of a release or `config.json` (our own), and the weights.
         threads: of the operations of PyTorch and ONNX Runtime; None uses all cores and changes nothing.
         device: where the networks run, as PyTorch names it. The prompt encoders stay on the CPU.
+        compat: whether mistakes of the released code are corrected or reproduced.
 
     Raises `ModelError` for files that are missing, damaged or of another model, `ConfigError` for settings
     that this version does not know.
     """
     directory = Path(directory)
+    check_compat(compat)
     config = read_model_config(directory)
     if threads is not None and threads < 1:
         raise ConfigError(f"{threads} threads cannot work; use at least 1, or leave it out for all cores")
@@ -53,11 +65,12 @@ def load_reference_model(directory: Path, threads: int | None = None, device: st
             "leave out backend='reference', or load the model that it was converted from"
         )
     extension = ".pt" if released else ".safetensors"
-    llm = CosyVoice3LM(config.llm, config.end_of_prompt_id)
-    flow = CausalMaskedDiffWithDiT(config.flow)
-    hift = CausalHiFTGenerator(config.hift)
-    networks: tuple[tuple[str, nn.Module], ...] = (("llm", llm), ("flow", flow), ("hift", hift))
-    for name, network in networks:
+    if released:
+        for name, shapes in expected_shapes(config).items():
+            check_weights(directory / f"{name}{extension}", shapes, config.generation)
+    llm, flow, hift = build_llm(config), build_flow(config), build_hift(config)
+    networks: dict[str, nn.Module] = {"llm": llm, "flow": flow, "hift": hift}
+    for name, network in networks.items():
         path = directory / f"{name}{extension}"
         weights = load_state_dict(path) if released else read_weights(path)[0]
         if network is hift and not has_weight_norm(weights):
@@ -65,12 +78,12 @@ def load_reference_model(directory: Path, threads: int | None = None, device: st
         load_strictly(network, weights, path)
         network.requires_grad_(False).to(place)
     tokenizer = f"speech_tokenizer_{config.generation}.onnx" if released else "speech_tokenizer.onnx"
-    noise = _source_noise(config, released or (bundle is not None and bundle.released))
+    of_release = released or config.released or (bundle is not None and bundle.released)
     stages = Stages(
-        text=text_frontend(config, directory),
+        text=text_frontend(config, directory, compat),
         llm=TorchLLMStage(llm, threads),
-        flow=TorchFlowStage(flow, threads),
-        vocoder=TorchVocoderStage(hift, noise, threads),
+        flow=_flow_stage(flow, threads, compat),
+        vocoder=_vocoder_stage(hift, config, of_release, threads, compat),
         speech_tokenizer=OnnxSpeechTokenizer(directory / tokenizer, threads),
         speaker_encoder=OnnxSpeakerEncoder(directory / "campplus.onnx", threads),
         description={
@@ -79,7 +92,42 @@ def load_reference_model(directory: Path, threads: int | None = None, device: st
             "threads": str(threads or torch.get_num_threads()),
         },
     )
-    return CosyVoice3Model(config, stages)
+    return model_of(apply_compat(config, compat) if of_release else config, stages)
+
+
+def _flow_stage(
+    flow: MaskedDiffWithXvec | CausalConditionalFlow, threads: int | None, compat: Compat
+) -> TorchMaskedDiffStage | TorchFlowStage:
+    if isinstance(flow, MaskedDiffWithXvec):
+        return TorchMaskedDiffStage(flow, threads, compat=compat)
+    return TorchFlowStage(flow, threads)
+
+
+def _vocoder_stage(
+    hift: HiFT,
+    config: ModelConfig,
+    of_release: bool,
+    threads: int | None,
+    compat: Compat,
+) -> TorchHiFTStage | TorchVocoderStage:
+    if isinstance(hift, HiFTGenerator):
+        return TorchHiFTStage(hift, threads, compat)
+    if not isinstance(hift, CausalHiFTGenerator):
+        raise ConfigError(f"no stage runs the vocoder {type(hift).__name__}; use a causal one or a HiFTGenerator")
+    noise = ReleasedNoise(config.flow, config.hift) if of_release else PeriodicNoise(config.hift.nb_harmonics + 1)
+    return TorchVocoderStage(hift, noise, threads)
+
+
+def load_speakers(directory: Path, config: ModelConfig) -> dict[str, Voice]:
+    """Built-in and saved speakers of a model directory; none where it brings no table.
+
+    Raises `ModelError` for a damaged table, `VoiceError` for a speaker that cannot be a voice.
+    """
+    path = Path(directory) / SPK2INFO
+    if not path.is_file():
+        return bundled_speakers(directory, config)
+    speakers = load_spk2info(path)
+    return named_voices({name: {k: v.numpy() for k, v in s.items()} for name, s in speakers.items()}, config)
 
 
 def has_weight_norm(weights: Mapping[str, Tensor]) -> bool:
@@ -106,13 +154,6 @@ def load_strictly(network: nn.Module, weights: Mapping[str, Tensor], path: Path)
                 f"{tuple(expected[name].shape)}; copy the complete model directory"
             )
     network.load_state_dict(kept, strict=False)
-
-
-def _source_noise(config: ModelConfig, released: bool) -> SourceNoise:
-    """The noise that the vocoder was trained with."""
-    if released:
-        return ReleasedNoise(config.flow, config.hift)
-    return PeriodicNoise(config.hift.nb_harmonics + 1)
 
 
 def _device(name: str) -> torch.device:

@@ -15,12 +15,13 @@ import torch
 
 from cosyvoice.engine.stages import FloatArray, FlowInput, LLMInput, MelChunk, TokenChunk
 from cosyvoice.errors import GenerationError
-from cosyvoice.flow.flow import CausalMaskedDiffWithDiT
+from cosyvoice.flow.conditional import CausalConditionalFlow
 from cosyvoice.hifigan.generator import CausalHiFTGenerator
 from cosyvoice.hifigan.noise import SourceNoise
-from cosyvoice.llm.kv_cache import KVCache
+from cosyvoice.llm.bistream import BistreamSession, Sampler
 from cosyvoice.llm.layout import Row, speech_rows
 from cosyvoice.llm.speech_lm import SpeechLM
+from cosyvoice.transformer.kv_cache import KVCache
 
 
 @contextmanager
@@ -42,10 +43,11 @@ def intra_op_threads(count: int | None) -> Iterator[None]:
 
 @dataclass
 class TorchLLMState:
-    """One sequence: rows that are not fed yet, and the cache of those that are."""
+    """One sequence: rows that are not fed yet, the cache of those that are, and the speaker for the speaker's row."""
 
     rows: list[Row]
     cache: KVCache | None
+    speaker: FloatArray | None = None
 
 
 class TorchLLMStage:
@@ -57,21 +59,38 @@ class TorchLLMStage:
 
     def init_state(self, inputs: LLMInput) -> TorchLLMState:
         """See `LLMStage`."""
-        rows = self.model.prompt_rows(inputs.text, inputs.prompt_text, inputs.prompt_speech_token)
-        return TorchLLMState(rows, self.model.new_cache(capacity=len(rows) + 256))
+        rows = self.model.prompt_rows(
+            inputs.text, inputs.prompt_text, inputs.prompt_speech_token, inputs.speaker_embedding
+        )
+        speaker = self.model.used_speaker(inputs.speaker_embedding)
+        return TorchLLMState(rows, self.model.new_cache(capacity=len(rows) + 256), speaker)
 
     def step(self, token: int | None, state: TorchLLMState) -> tuple[FloatArray, TorchLLMState]:
         """See `LLMStage`."""
-        if state.cache is None:
-            raise GenerationError("the state of this request was released; begin a new one")
-        rows = state.rows if token is None else [*state.rows, *speech_rows([token])]
-        state.rows = []
-        with intra_op_threads(self._threads):
-            return self.model.feed(rows, state.cache), state
+        return self._feed([] if token is None else speech_rows([token]), state), state
 
     def release(self, state: TorchLLMState) -> None:
         """See `LLMStage`."""
         state.cache = None
+
+    def text_stream(self, inputs: LLMInput, sampler: Sampler, limit: int | None = None) -> BistreamSession:
+        """See `LLMStage`."""
+        state = TorchLLMState([], self.model.new_cache())
+        return self.model.open_stream(
+            lambda rows: self._feed(rows, state),
+            sampler,
+            inputs.prompt_text,
+            inputs.prompt_speech_token,
+            limit,
+            lambda: self.release(state),
+        )
+
+    def _feed(self, rows: Sequence[Row], state: TorchLLMState) -> FloatArray:
+        if state.cache is None:
+            raise GenerationError("the state of this request was released; begin a new one")
+        rows, state.rows = [*state.rows, *rows], []
+        with intra_op_threads(self._threads):
+            return self.model.feed(rows, state.cache, state.speaker)
 
 
 @dataclass
@@ -84,9 +103,9 @@ class TorchFlowState:
 
 
 class TorchFlowStage:
-    """The flow, computed anew from the start of the utterance in each step."""
+    """A causal flow, computed anew from the start of the utterance in each step."""
 
-    def __init__(self, model: CausalMaskedDiffWithDiT, threads: int | None = None) -> None:
+    def __init__(self, model: CausalConditionalFlow, threads: int | None = None) -> None:
         self.model = model.eval()
         self._threads = threads
 

@@ -30,3 +30,8 @@ class FSQ(nn.Module):
         """[batch, time, channels] -> token ids [batch, time], 0..codebook_size-1, the first channel counts least."""
         digits = (torch.tanh(x) * self.steps).round() + self.steps
         return (digits.long() * self.powers).sum(-1)
+
+    def codes(self, indices: Tensor) -> Tensor:
+        """Token ids [batch, time] -> the values [batch, time, channels] that `forward` gave."""
+        digits = indices[..., None].long() // self.powers % self.levels
+        return (digits.float() - self.steps) / self.steps

@@ -16,6 +16,8 @@ from cosyvoice.text.split import Language
 
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 _TRAILING_COMMAS = re.compile("[，,、]+$")
+_ANY_POINT = re.compile(r"\.")
+_POINT_BEHIND_NO_NUMBER = re.compile(r"(?<!\d)\.|\.(?!\d)")
 _BRACKETS = str.maketrans("", "", "（）【】`")
 # What the transducers raise where no path reads the text.
 _NO_READING = (RuntimeError, ValueError, AssertionError, IndexError, KeyError)
@@ -85,10 +87,16 @@ class Normaliser:
 
     Args:
         frontend: `wetext` reads with the transducers, `none` only spells out numbers and tidies.
+        compat: in Chinese, "released" makes a full stop of a decimal point that no reading took away.
     """
 
-    def __init__(self, frontend: Literal["wetext", "none"] = "wetext") -> None:
+    def __init__(
+        self,
+        frontend: Literal["wetext", "none"] = "wetext",
+        compat: Literal["corrected", "released"] = "corrected",
+    ) -> None:
         self.frontend = frontend
+        self._point = _ANY_POINT if compat == "released" else _POINT_BEHIND_NO_NUMBER
         self._readers: dict[Language, Any] = {}
         self._inflect: Any = None
 
@@ -105,7 +113,7 @@ class Normaliser:
 
     def _chinese(self, text: str) -> str:
         text = replace_corner_mark(replace_blank(text.replace("\n", "")))
-        text = text.replace(".", "。").replace(" - ", "，")
+        text = self._point.sub("。", text).replace(" - ", "，")
         return _TRAILING_COMMAS.sub("。", remove_bracket(text))
 
     def read(self, text: str, language: Language) -> str:

@@ -54,7 +54,7 @@ _Word = tuple[list[str], str]
 
 
 @dataclass(frozen=True)
-class _Spoken:
+class SpokenWord:
     """A word as written (empty for a tag), its phones and the mark that follows."""
 
     spelling: str
@@ -88,6 +88,15 @@ class PhoneFrontend:
             raise TextError(_NOTHING)
         return lay_out_sentence(_reduced(spoken))
 
+    def spoken_words(self, text: str) -> list[SpokenWord]:
+        """The words that are spoken for `text`, in the forms that their neighbours ask for; none without phones.
+
+        Raises TextError for text in another script than Latin.
+        """
+        spoken = self._spoken_words(text)
+        forms = zip(spoken, _reduced(spoken), strict=True)
+        return [SpokenWord(word.spelling, phones, mark) for word, (phones, mark) in forms if phones]
+
     def normalise(self, text: str) -> str:
         """`text` as plain words: no digits, signs or abbreviations; tags stay as they are."""
         return " ".join(part if is_tag else self._plain_words(part) for part, is_tag in _tagged_parts(text)).strip()
@@ -112,26 +121,26 @@ class PhoneFrontend:
         text = lower_if_shouted(expand_abbreviations(plain_latin(text)))
         return re.sub(r"\s+", " ", expand_signs(self._numbers.expand(text))).strip()
 
-    def _spoken_words(self, text: str) -> list[_Spoken]:
-        spoken: list[_Spoken] = []
+    def _spoken_words(self, text: str) -> list[SpokenWord]:
+        spoken: list[SpokenWord] = []
         for part, is_tag in _tagged_parts(text):
             if is_tag:
                 phones = [normalise_phone(phone) for phone in re.findall(r"[A-Z]+\d?", part)]
-                spoken.append(_Spoken("", phones, ""))
+                spoken.append(SpokenWord("", phones, ""))
             else:
                 spoken += self._words(self._plain_words(part))
         return spoken
 
-    def _words(self, text: str) -> list[_Spoken]:
+    def _words(self, text: str) -> list[SpokenWord]:
         """Words of normalised text; a mark before the first word becomes a word without phones."""
-        spoken: list[_Spoken] = []
+        spoken: list[SpokenWord] = []
         text = _HYPHENED.sub(self._unhyphened, text)
         for token in _TOKEN.findall(f" {text} "):
             if re.search("[A-Za-z]", token):
                 phones = self._pronouncer.pronounce(token)
-                spoken.append(_Spoken(token, phones, ""))
+                spoken.append(SpokenWord(token, phones, ""))
             else:
-                spoken.append(_Spoken("", [], _mark(token)))
+                spoken.append(SpokenWord("", [], _mark(token)))
         return spoken
 
     def _unhyphened(self, match: re.Match[str]) -> str:
@@ -150,7 +159,7 @@ def _tagged_parts(text: str) -> list[tuple[str, bool]]:
     return [(part, index % 2 == 1) for index, part in enumerate(parts) if part.strip()]
 
 
-def _reduced(spoken: list[_Spoken]) -> list[_Word]:
+def _reduced(spoken: list[SpokenWord]) -> list[_Word]:
     """Words with marks, `the` and `to` in the weak forms that the sound after them asks for."""
     words: list[_Word] = []
     for index, word in enumerate(spoken):
@@ -159,7 +168,7 @@ def _reduced(spoken: list[_Spoken]) -> list[_Word]:
     return words
 
 
-def _weak_form(word: _Spoken, following: list[str]) -> list[str]:
+def _weak_form(word: SpokenWord, following: list[str]) -> list[str]:
     """`the` is DH IY0 before a vowel; `to` is T AH0 before a consonant and full elsewhere, as at a pause."""
     before_vowel = bool(following) and following[0] in STRESSED_VOWELS
     spelling = word.spelling.lower()

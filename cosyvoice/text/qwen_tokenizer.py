@@ -101,5 +101,5 @@ def _listed_tokens(path: Path) -> list[tuple[int, str]]:
     try:
         entries: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get("added_tokens_decoder", {})
         return sorted((int(index), str(entry["content"])) for index, entry in entries.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read ({error!r}); download the model again") from None

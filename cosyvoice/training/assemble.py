@@ -17,7 +17,7 @@ from cosyvoice.checkpoint.weights import write_weights
 from cosyvoice.config.model import MelConfig, ModelConfig
 from cosyvoice.errors import ConfigError, OutputError
 from cosyvoice.export.bundle import write_graphs
-from cosyvoice.export.prompt_encoders import export_speaker_encoder, export_speech_tokenizer
+from cosyvoice.export.prompt_encoders import export_aligner, export_speaker_encoder, export_speech_tokenizer
 from cosyvoice.training.flow import load_flow
 from cosyvoice.training.llm import load_llm
 from cosyvoice.training.run import (
@@ -46,6 +46,7 @@ WRITTEN = (
     "flow.safetensors",
     "hift.safetensors",
     "speech_tokenizer.onnx",
+    "aligner.onnx",
     "campplus.onnx",
     "llm.onnx",
     "flow.onnx",
@@ -135,5 +136,6 @@ def _write_model(runs: Path, folder: Path, config: ModelConfig) -> None:
     vocoder.remove_weight_norm()
     write("hift.safetensors", "vocoder", vocoder, vocoder_settings)
     export_speech_tokenizer(tokenizer, folder / "speech_tokenizer.onnx")
+    export_aligner(tokenizer, folder / "aligner.onnx")
     export_speaker_encoder(speaker, folder / "campplus.onnx")
     write_graphs(folder)

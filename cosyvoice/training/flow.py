@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from cosyvoice.flow.flow import CausalMaskedDiffWithDiT, FlowBatch, TrainingDraws
+from cosyvoice.flow.batch import FlowBatch, TrainingDraws
+from cosyvoice.flow.flow import CausalMaskedDiffWithDiT
 from cosyvoice.training.batching import LengthBatches, pad
 from cosyvoice.training.features import FeatureStore, TokenStore
 from cosyvoice.training.loop import Context, adam, autocast, load_averaged, optimise

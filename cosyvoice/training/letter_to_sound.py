@@ -32,8 +32,8 @@ from cosyvoice.text.letter_to_sound import (
     stressed_vowels,
 )
 from cosyvoice.text.lexicon import Lexicon
+from cosyvoice.training.edit_distance import edit_distance
 from cosyvoice.training.letter_alignment import LetterAligner
-from cosyvoice.training.phone_classes import edit_distance
 
 logger = logging.getLogger(__name__)
 

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from cosyvoice.engine.sampling import RASSampler, numpy_multinomial
 from cosyvoice.llm.cosyvoice3_lm import CosyVoice3LM
 from cosyvoice.speech_tokenizer.model import SpeechTokenizer
+from cosyvoice.text.phone_classes import PAUSE, phone_class
 from cosyvoice.text.phones import PHONES, PhoneTokenizer
 from cosyvoice.training.batching import LengthBatches, pad
+from cosyvoice.training.edit_distance import edit_distance
 from cosyvoice.training.features import FeatureStore, TokenStore, Utterance
 from cosyvoice.training.loop import Context, adam, autocast, load_averaged, optimise
-from cosyvoice.training.phone_classes import PAUSE, edit_distance, phone_class
 from cosyvoice.training.plots import plot_attention
 from cosyvoice.training.settings import LLMSettings
 

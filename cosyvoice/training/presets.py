@@ -15,9 +15,10 @@ from cosyvoice.errors import ConfigError
 from cosyvoice.reference.loading import load_reference_model
 from cosyvoice.speech_tokenizer.model import SpeechTokenizer
 from cosyvoice.text.english_numbers import EnglishNumbers
+from cosyvoice.text.phone_classes import PAUSE, phone_class
 from cosyvoice.training.corpus.synthesisers import BASE_VOICES, BaseVoice
+from cosyvoice.training.edit_distance import edit_distance
 from cosyvoice.training.features import FeatureStore
-from cosyvoice.training.phone_classes import PAUSE, edit_distance, phone_class
 from cosyvoice.voice.store import SUFFIX, VoiceStore
 
 NAMES = {

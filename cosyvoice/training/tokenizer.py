@@ -11,10 +11,11 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from cosyvoice.speech_tokenizer.model import LABELS_PER_TOKEN, SpeechTokenizer
+from cosyvoice.text.phone_classes import PAUSE, phone_class
 from cosyvoice.training.batching import LengthBatches, pad
+from cosyvoice.training.edit_distance import edit_distance
 from cosyvoice.training.features import FeatureStore, TokenStore
 from cosyvoice.training.loop import Context, adam, autocast, load_averaged, optimise
-from cosyvoice.training.phone_classes import PAUSE, edit_distance, phone_class
 from cosyvoice.training.plots import plot_mels
 from cosyvoice.training.settings import TokenizerSettings
 

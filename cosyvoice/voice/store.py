@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from cosyvoice.errors import OutputError, VoiceError
@@ -40,15 +41,22 @@ class VoiceStore:
     Args:
         directory: where voices are added; `default_directory()` by default. Made when it is first needed.
         presets: a directory of voices that are only read.
+        built_in: further presets, which a model brings in another form than files of voices.
     """
 
-    def __init__(self, directory: Path | None = None, presets: Path | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path | None = None,
+        presets: Path | None = None,
+        built_in: Mapping[str, Voice] | None = None,
+    ) -> None:
         self.directory = default_directory() if directory is None else Path(directory)
         self.presets = presets
+        self.built_in = dict(built_in or {})
 
     def preset_names(self) -> list[str]:
         """Names of the presets, sorted."""
-        return _names(self.presets)
+        return sorted({*_names(self.presets), *self.built_in})
 
     def own_names(self) -> list[str]:
         """Names of the user's voices, sorted."""
@@ -61,7 +69,7 @@ class VoiceStore:
 
     def get(self, name: str) -> Voice:
         """The voice `name`. Raises `VoiceError` where there is none, or its file is damaged."""
-        return Voice.load(self._find(name))
+        return self.built_in[name] if name in self.built_in else Voice.load(self._find(name))
 
     def add(self, voice: Voice, overwrite: bool = False) -> Path:
         """Store a voice under its name, complete or not at all.

@@ -1,6 +1,7 @@
 """A voice: everything the model needs to speak as somebody, as one safetensors file.
 
-The file holds three tensors and, in its metadata, the words that belong to them; nothing is ever unpickled.
+The file holds three tensors, a fourth for some, and, in its metadata, the words that belong to them; nothing is ever
+unpickled.
 The mel is half precision in memory as on disk, so that a voice speaks the same samples before and after it is
 saved.
 """
@@ -8,7 +9,7 @@ saved.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ from cosyvoice.errors import VoiceError
 
 FORMAT = "cosyvoice-voice-1"
 _TENSORS = ("speech_token", "mel", "speaker_embedding")
+_OPTIONAL_TENSORS = ("prompt_text_token",)
+
+
+def _no_tokens() -> NDArray[np.int32]:
+    return np.zeros(0, np.int32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +54,16 @@ class Voice:
     """Where the reference came from and what made the voice of it."""
     model: str = ""
     """Name of the model that the tokens belong to; empty where that is not known."""
+    prompt_text_token: NDArray[np.int32] = field(default_factory=_no_tokens)
+    """Token ids [tokens] of what the reference says, in place of `transcript` where only they are known."""
 
     def __post_init__(self) -> None:
-        tokens = np.asarray(self.speech_token)
+        tokens, text_tokens = np.asarray(self.speech_token), np.asarray(self.prompt_text_token)
         mel, embedding = np.asarray(self.mel), np.asarray(self.speaker_embedding)
         if tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer):
             raise VoiceError(f"voice {self.name!r}: speech tokens must be whole numbers [tokens]; make it again")
+        if text_tokens.ndim != 1 or not np.issubdtype(text_tokens.dtype, np.integer):
+            raise VoiceError(f"voice {self.name!r}: text tokens must be whole numbers [tokens]; make it again")
         if mel.ndim != 2 or not np.issubdtype(mel.dtype, np.floating):
             raise VoiceError(f"voice {self.name!r}: the mel must be [frames, n_mels]; make the voice again")
         if embedding.ndim != 1 or not np.issubdtype(embedding.dtype, np.floating) or embedding.size == 0:
@@ -61,14 +71,16 @@ class Voice:
         if not (np.isfinite(mel).all() and np.isfinite(embedding).all()):
             raise VoiceError(f"voice {self.name!r} holds values that are not finite; make it again")
         for name, value in (("speech_token", tokens.astype(np.int32)), ("mel", mel.astype(np.float16)),
-                            ("speaker_embedding", embedding.astype(np.float32))):  # fmt: skip
+                            ("speaker_embedding", embedding.astype(np.float32)),
+                            ("prompt_text_token", text_tokens.astype(np.int32))):  # fmt: skip
             value.setflags(write=False)
             object.__setattr__(self, name, value)
 
     def to_bytes(self) -> bytes:
         """The voice as the content of a safetensors file."""
-        words = {field.name: getattr(self, field.name) for field in _word_fields()}
-        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _TENSORS}
+        words = {name: getattr(self, name) for name in _word_fields()}
+        held = [*_TENSORS, *(name for name in _OPTIONAL_TENSORS if len(getattr(self, name)))]
+        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in held}
         return save(tensors, metadata={"format": FORMAT, "voice": json.dumps(words, ensure_ascii=False)})
 
     def save(self, path: str | Path) -> Path:
@@ -87,24 +99,24 @@ class Voice:
             with safe_open(str(path), framework="numpy") as file:
                 metadata: dict[str, str] = dict(file.metadata() or {})
                 names = set(file.keys())
-                tensors = {name: file.get_tensor(name) for name in _TENSORS if name in names}
+                tensors = {name: file.get_tensor(name) for name in (*_TENSORS, *_OPTIONAL_TENSORS) if name in names}
         except (SafetensorError, OSError, ValueError, TypeError) as error:
             raise VoiceError(f"{path} is no intact voice file ({error}); copy it again") from None
-        if metadata.get("format") != FORMAT or len(tensors) < len(_TENSORS):
+        if metadata.get("format") != FORMAT or not tensors.keys() >= set(_TENSORS):
             raise VoiceError(f"{path} is a safetensors file but not a voice; make one with 'cosyvoice voices add'")
         words: dict[str, Any] = _read_words(metadata.get("voice", ""), path)
         return cls(**tensors, **words)
 
 
-def _word_fields() -> list[Any]:
-    return [field for field in fields(Voice) if field.name not in _TENSORS]
+def _word_fields() -> list[str]:
+    return [item.name for item in fields(Voice) if item.name not in (*_TENSORS, *_OPTIONAL_TENSORS)]
 
 
 def _read_words(text: str, path: Path) -> dict[str, str]:
     """The descriptive fields; keys of later versions are passed over."""
     try:
         data = json.loads(text)
-        words = {field.name: data[field.name] for field in _word_fields() if field.name in data}
+        words = {name: data[name] for name in _word_fields() if name in data}
     except (ValueError, TypeError) as error:
         raise VoiceError(f"the description in {path} is damaged ({error}); make the voice again") from None
     if not isinstance(words.get("name"), str) or not all(isinstance(word, str) for word in words.values()):

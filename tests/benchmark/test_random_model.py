@@ -27,7 +27,7 @@ def test_every_geometry_needs_no_tokenizer_files(name):
 
 
 def test_an_unknown_geometry_is_refused():
-    with pytest.raises(ConfigError, match=r"'7b'; choose one of 0\.5b"):
+    with pytest.raises(ConfigError, match=r"'7b'; choose one of 300m"):
         geometry("7b")
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cosyvoice.checkpoint.released import load_spk2info, load_state_dict, normalise_key
-from cosyvoice.errors import ModelError
+from cosyvoice.checkpoint.released import load_spk2info, load_state_dict, weights_path, write_spk2info
+from cosyvoice.errors import ModelError, OutputError
 
 MODEL = Path(__file__).parents[1] / "data" / "parity" / "v3" / "model"
 
@@ -34,19 +34,6 @@ def test_training_checkpoint_is_brought_to_the_released_form(tmp_path: Path) -> 
     weights = load_state_dict(path)
     assert list(weights) == ["up.parametrizations.weight.original0", "up.parametrizations.weight.original1"]
     assert torch.equal(weights["up.parametrizations.weight.original1"], two)
-
-
-@pytest.mark.parametrize(
-    ("key", "expected"),
-    [
-        ("weight_g", "parametrizations.weight.original0"),
-        ("a.weight_v", "a.parametrizations.weight.original1"),
-        ("a.weight_vx", "a.weight_vx"),
-        ("generator.a.weight", "a.weight"),
-    ],
-)
-def test_normalise_key(key: str, expected: str) -> None:
-    assert normalise_key(key) == expected
 
 
 class _Hostile:
@@ -88,3 +75,31 @@ def test_speakers(tmp_path: Path) -> None:
     torch.save({"name": torch.ones(1)}, tmp_path / "spk2info.pt")
     with pytest.raises(ModelError, match="'name' is not a table"):
         load_spk2info(tmp_path / "spk2info.pt")
+
+
+def test_speakers_are_written_as_they_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "spk2info.pt"
+    speakers = load_spk2info(MODEL / "spk2info.pt")
+    arrays = {name: {key: item.numpy() for key, item in entries.items()} for name, entries in speakers.items()}
+    for _ in range(2):  # a file that is there is replaced
+        write_spk2info(path, arrays)
+        again = load_spk2info(path)
+        assert list(again) == list(speakers)
+        for name, entries in speakers.items():
+            assert entries.keys() == again[name].keys()
+            assert all(torch.equal(item, again[name][key]) and item.dtype == again[name][key].dtype
+                       for key, item in entries.items())  # fmt: skip
+    assert [item.name for item in tmp_path.iterdir()] == ["spk2info.pt"]
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_spk2info(tmp_path / "absent" / "spk2info.pt", arrays)
+
+
+def test_variants_lie_beside_the_weights(tmp_path: Path) -> None:
+    for name in ("llm.pt", "llm.rl.pt"):
+        (tmp_path / name).touch()
+    assert weights_path(tmp_path, "llm") == tmp_path / "llm.pt"
+    assert weights_path(tmp_path, "llm", "rl") == tmp_path / "llm.rl.pt"
+    with pytest.raises(ModelError, match=r"llm\.dpo\.pt is missing; there are llm\.pt, llm\.rl\.pt"):
+        weights_path(tmp_path, "llm", "dpo")
+    with pytest.raises(ModelError, match=r"flow\.pt is missing; copy the complete"):
+        weights_path(tmp_path, "flow")

@@ -119,18 +119,18 @@ def test_other_generations_are_skipped_with_a_note(
     invoke: Invoke, folder: Path, tell: Callable[[list[Row]], None]
 ) -> None:
     tell(ROWS)
-    for name in ("v1_llm.safetensors", "v2_llm.safetensors"):
+    for name in ("v4_llm.safetensors", "v5_llm.safetensors"):
         (folder / "golden" / name).touch()
     result = invoke(folder)
     assert result.exit_code == 0
-    assert "skipped v1, v2: not supported yet" in result.stderr
-    with pytest.raises(ModelError, match="'v2' is not supported"):
-        invoke(folder, "--generation", "v2")
+    assert "skipped v4, v5: not supported yet" in result.stderr
+    with pytest.raises(ModelError, match="'v4' is not supported"):
+        invoke(folder, "--generation", "v4")
 
 
 def test_a_folder_of_other_generations_only_cannot_be_checked(invoke: Invoke, folder: Path) -> None:
-    (folder / "golden" / "v3_llm.safetensors").rename(folder / "golden" / "v1_llm.safetensors")
-    with pytest.raises(ModelError, match="records of v1, of which none is supported"):
+    (folder / "golden" / "v3_llm.safetensors").rename(folder / "golden" / "v4_llm.safetensors")
+    with pytest.raises(ModelError, match="records of v4, of which none is supported"):
         invoke(folder)
 
 

@@ -78,6 +78,14 @@ def test_a_stream_is_collected_and_drawn(run: Run, quick_load: TTS, tmp_path: Pa
     assert soundfile.info(out).format == "OGG"
 
 
+def test_subtitles_are_written_beside_the_speech(run: Run, tmp_path: Path) -> None:
+    out, subtitles = tmp_path / "a.wav", tmp_path / "a.srt"
+    ran = run("say", "Hello there. Come in!", "-o", out, "--subtitles", subtitles, "--seed", 1, "--threads", 1)
+    assert ran.code == 0, ran.err
+    blocks = subtitles.read_text().strip().split("\n\n")
+    assert [block.split("\n")[2] for block in blocks] == ["Hello there.", "Come in!"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -87,6 +95,9 @@ def test_a_stream_is_collected_and_drawn(run: Run, quick_load: TTS, tmp_path: Pa
         (["Hello.", "-o", "{tmp}/none/a.wav"], "does not exist"),
         (["Hello.", "-o", "/proc/a.wav"], "cannot be written"),
         (["Hello.", "-o", "{tmp}/a.wav", "--spectrogram", "{tmp}/a.jpg"], "let the name end with .png"),
+        (["Hello.", "-o", "{tmp}/a.wav", "--subtitles", "{tmp}/a.txt"], "use one of srt, vtt"),
+        (["Hello.", "-o", "{tmp}/a.wav", "--subtitles", "{tmp}/none/a.srt"], "does not exist"),
+        (["你好", "-o", "{tmp}/a.wav", "--subtitles", "{tmp}/a.srt"], "English text only"),
         (["Hello.", "-o", "{tmp}/a.wav", "--voice", "x", "--ref", "y"], "two voices"),
         (["Hello.", "-o", "{tmp}/a.wav", "--transcript", "x"], "give it with --ref"),
         (["Hello.", "-o", "{tmp}/a.wav", "--ref", "{tmp}/none.wav"], "none.wav does not exist"),

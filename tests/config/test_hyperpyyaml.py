@@ -76,3 +76,28 @@ def test_a_missing_file_is_a_config_error(tmp_path: Path) -> None:
 def test_walk_finds_nested_tags(tmp_path: Path) -> None:
     data = read(tmp_path, "a: !new:x.A\n  b:\n  - !new:x.B\n    c: !name:x.C\n")
     assert [tagged.class_name for tagged in walk_tagged(data)] == ["A", "B", "C"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &x [1, 2]\nb: *x\n", "aliases are not read"),
+        ("a: &x {k: 1}\nb: {<<: *x}\n", "aliases are not read"),
+        ("a: " + "[" * 1000 + "]" * 1000, "levels deep"),
+        ("a: " + "[" * 100_000, "levels deep"),
+        ("a: 1\n" * 60_000, "bytes, more than"),
+        ("a0: " + "x" * 100 + "\n" + "".join(f"a{i + 1}: !ref <a{i}><a{i}>\n" for i in range(60)), "grows too long"),
+        ("a0: 99999\n" + "".join(f"a{i + 1}: !ref <a{i}> * <a{i}>\n" for i in range(60)), "are understood"),
+        ("a: !ref " + "1+" * 5000 + "1\n", "too long"),
+        ("".join(f"a{i}: !ref <a{i + 1}>\n" for i in range(5000)) + "a5000: 1\n", "too long"),
+        ("a: " + "9" * 5000 + "\n", "not a YAML file"),
+    ],
+)
+def test_files_that_unfold_without_measure_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(tmp_path, text)
+
+
+def test_shared_references_are_walked_once(tmp_path: Path) -> None:
+    lines = "a0: !name:x.A\n" + "".join(f"a{i + 1}: [!ref <a{i}>, !ref <a{i}>]\n" for i in range(60))
+    assert [tagged.class_name for tagged in walk_tagged(read(tmp_path, lines))] == ["A"]

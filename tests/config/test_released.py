@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cosyvoice.config.model import DiTConfig, FlowConfig, HiFTConfig, MelConfig, ModelConfig
-from cosyvoice.config.released import detect_generation, find_end_of_prompt_id, read_model_config
+from cosyvoice.config.released import detect_generation, read_model_config
 from cosyvoice.errors import ConfigError, ModelError
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
@@ -81,6 +81,8 @@ def test_released_dimensions_are_the_defaults(model: Path) -> None:
         ("ras_sampling", "nucleus_sampling", "nucleus_sampling is not a part this version knows"),
         ("!new:cosyvoice.flow.DiT.dit.DiT", "!new:evil.Estimator", "evil.Estimator is not a part"),
         ("cosyvoice.llm.llm.CosyVoice3LM", "cosyvoice.llm.llm.Qwen2Encoder", "llm is !new:"),
+        ("!apply:random.seed [1986]", "!apply:os.system [touch hacked]", "!apply:os.system is not a part"),
+        ("!apply:torch.manual_seed [1986]", "!new:subprocess.Popen [touch, hacked]", "!new:subprocess.Popen is not"),
         ("top_k: 25", "top_kk: 25", "did you mean 'top_k'"),
         ("top_p: 0.8", "top_p: 1.8", "top_p"),
         ("n_spks: 1", "n_spks: 2", "flow.decoder.n_spks must be 1"),
@@ -101,13 +103,12 @@ def test_what_is_unknown_is_refused_by_name(model: Path, old: str, new: str, mes
         read_model_config(model)
 
 
-@pytest.mark.parametrize("generation", ["v1", "v2"])
-def test_earlier_generations_are_detected_and_refused(model: Path, generation: str) -> None:
-    name = {"v1": "cosyvoice.yaml", "v2": "cosyvoice2.yaml"}[generation]
-    (model / name).write_text("a: 1\n")
-    assert detect_generation(model) == generation
-    with pytest.raises(ModelError, match=f"generation {generation} are not supported yet"):
-        read_model_config(model)
+def test_two_generations_in_one_directory_are_refused(model: Path) -> None:
+    assert detect_generation(model) == "v3"
+    (model / "cosyvoice2.yaml").write_text("a: 1\n")
+    for function in (detect_generation, read_model_config):
+        with pytest.raises(ModelError, match=r"cosyvoice2\.yaml and cosyvoice3\.yaml; keep only"):
+            function(model)
 
 
 @pytest.mark.parametrize(
@@ -136,16 +137,6 @@ def test_missing_things(tmp_path: Path, model: Path) -> None:
     (model / "cosyvoice3.yaml").unlink()
     with pytest.raises(ModelError, match="is no model directory"):
         read_model_config(model)
-
-
-def test_end_of_prompt_listed_in_the_files_keeps_its_id(model: Path) -> None:
-    directory = model / "CosyVoice-BlankEN"
-    path = directory / "tokenizer_config.json"
-    config = json.loads(path.read_text())
-    config["added_tokens_decoder"]["499"] = {"content": "<|endofprompt|>"}
-    path.write_text(json.dumps(config))
-    assert find_end_of_prompt_id(directory) == 499
-    assert find_end_of_prompt_id(model) is None
 
 
 def test_own_directory_round_trip(tmp_path: Path) -> None:

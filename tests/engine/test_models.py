@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cosyvoice.config.model import TransformerLMConfig
 from cosyvoice.engine.models import CosyVoice2Model, CosyVoice3Model, CosyVoiceModel
 from cosyvoice.errors import ConfigError, VoiceError
 from cosyvoice.voice.voice import Voice
@@ -25,7 +26,8 @@ def test_generations_build_on_each_other() -> None:
 def test_stop_ids_of_the_generations(make_fake: Any) -> None:
     model = make_fake([1]).model
     assert model.stop_ids == range(1000, 1004)
-    assert CosyVoiceModel(model.config, model.stages).stop_ids == range(1000, 1001)
+    first = model.config.model_copy(update={"llm": TransformerLMConfig(speech_token_size=1000)})
+    assert CosyVoiceModel(first, model.stages).stop_ids == range(1000, 1001)
 
 
 def test_zero_shot_continues_the_reference(make_fake: Any, voice: Voice) -> None:

@@ -11,7 +11,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cosyvoice.config.model import SpeakerEncoderConfig, SpeechTokenizerConfig
 from cosyvoice.errors import ModelError, OutputError
-from cosyvoice.export.prompt_encoders import _halve_weights, export_speaker_encoder, export_speech_tokenizer
+from cosyvoice.export.prompt_encoders import (
+    _halve_weights,
+    export_aligner,
+    export_speaker_encoder,
+    export_speech_tokenizer,
+)
 from cosyvoice.speaker_encoder.model import SpeakerEncoder
 from cosyvoice.speech_tokenizer.model import SpeechTokenizer
 
@@ -90,6 +95,22 @@ def test_tokenizer_gives_the_ids_of_the_network(tokenizer: SpeechTokenizer, toke
         np.testing.assert_array_equal(found, expected)
         seen |= set(found.ravel().tolist())
     assert len(seen) > 100, "the test says little when few ids occur"
+    tokenizer.train()
+
+
+def test_aligner_hears_the_phones_of_the_network(tokenizer: SpeechTokenizer, tmp_path: Path) -> None:
+    export_aligner(tokenizer, tmp_path / "aligner.onnx")
+    session = _session(tmp_path / "aligner.onnx")
+    network = tokenizer.eval()
+    for frames in (4, 99, 400):
+        feats = torch.randn(1, 128, frames, generator=torch.Generator().manual_seed(frames))
+        length = torch.tensor([frames])
+        with torch.no_grad():
+            hidden = network.decode(network.fsq(network.latent(feats, length)), network.token_lengths(length))
+            expected = network.phone_head(hidden).log_softmax(-1).numpy()
+        ids = network.encode(feats, length).to(torch.int32).numpy()
+        (found,) = session.run(None, {"indices": ids})
+        np.testing.assert_allclose(found, expected, atol=1e-4)
     tokenizer.train()
 
 

@@ -7,8 +7,8 @@ from torch import Tensor
 from cosyvoice.config.model import DiTConfig, FlowConfig
 from cosyvoice.flow.dit import AdaLayerNormFinal, Attention, DiT
 from cosyvoice.flow.flow import CausalMaskedDiffWithDiT
-from cosyvoice.flow.masks import padding_mask
 from cosyvoice.flow.rotary import RotaryEmbedding
+from cosyvoice.transformer.masks import padding_mask
 
 
 def inputs(lengths: list[int], seed: int = 5) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cosyvoice.hifigan.f0_predictor import LOOK_RIGHT, CausalConvF0Predictor
+from cosyvoice.hifigan.f0_predictor import LOOK_RIGHT, CausalConvF0Predictor, ConvF0Predictor
 
 
 def test_look_ahead_is_three_frames() -> None:
@@ -51,3 +51,17 @@ def test_frequencies_are_positive_and_single_under_autocast() -> None:
         f0 = predictor(torch.randn(2, 80, 20))
     assert f0.dtype == torch.float32
     assert bool((f0 >= 0).all())
+
+
+def test_the_symmetric_predictor_sees_five_frames_to_either_side() -> None:
+    predictor = ConvF0Predictor(80, 8)
+    mel = torch.randn(1, 80, 24)
+    before = predictor(mel)
+    seen = []
+    for frame in range(24):
+        changed = mel.clone()
+        changed[:, :, frame] += 1
+        if not torch.equal(predictor(changed)[0, 10], before[0, 10]):
+            seen.append(frame)
+    assert seen == list(range(5, 16))
+    assert before.shape == (1, 24)

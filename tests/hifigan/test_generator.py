@@ -9,7 +9,7 @@ import torch
 
 from cosyvoice.config.model import HiFTConfig
 from cosyvoice.errors import ConfigError, GenerationError
-from cosyvoice.hifigan.generator import CausalHiFTGenerator
+from cosyvoice.hifigan.generator import CausalHiFTGenerator, HiFT, HiFTGenerator
 from cosyvoice.hifigan.noise import PeriodicNoise
 
 NOISE = PeriodicNoise(9, period=4096)
@@ -22,6 +22,22 @@ def build(**changes: Any) -> CausalHiFTGenerator:
         # Frequencies of speech, some frames of it unvoiced.
         generator.f0_predictor.classifier.weight.mul_(2000)
     return generator.eval()
+
+
+def build_symmetric(**changes: Any) -> HiFTGenerator:
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"base_channels": 16, "f0_channels": 8, "f0_in_float64": False, "source_phase": "linear"}
+    return HiFTGenerator(HiFTConfig(causal=False, **(options | changes))).eval()
+
+
+V1: dict[str, Any] = {
+    "sampling_rate": 22050,
+    "upsample_rates": (8, 8),
+    "upsample_kernel_sizes": (16, 16),
+    "source_resblock_kernel_sizes": (7, 11),
+    "source_resblock_dilation_sizes": ((1, 3, 5), (1, 3, 5)),
+    "source_phase": "sample",
+}
 
 
 def mel_of(frames: int) -> torch.Tensor:
@@ -69,8 +85,9 @@ def test_f0_is_predicted_from_the_normalised_mel() -> None:
     assert torch.equal(shifted.decode(mel, source), plain.decode(mel, source))
 
 
-def test_training_reaches_every_weight_but_those_of_f0() -> None:
-    generator = build().train()
+@pytest.mark.parametrize("generator", [build(), build_symmetric()], ids=["causal", "symmetric"])
+def test_training_reaches_every_weight_but_those_of_f0(generator: HiFT) -> None:
+    generator.train()
     mel, f0 = mel_of(6).repeat(2, 1, 1), torch.tensor([[0.0, 100, 110, 120, 130, 0]]).repeat(2, 1)
     noise = generator.training_noise(2, 6, torch.Generator().manual_seed(0))
     samples = generator(mel, f0, noise)
@@ -138,3 +155,78 @@ def test_a_transposed_mel_is_refused() -> None:
 def test_a_configuration_that_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         CausalHiFTGenerator(HiFTConfig(**({"base_channels": 16, "f0_channels": 8} | changes)))
+
+
+def test_names_of_the_released_weights_of_v1_and_v2() -> None:
+    released = {"base_channels": 512, "f0_channels": 512}
+    v1 = {name: tuple(value.shape) for name, value in build_symmetric(**released, **V1).state_dict().items()}
+    v2 = {name: tuple(value.shape) for name, value in build_symmetric(**released).state_dict().items()}
+    assert (len(v1), len(v2)) == (227, 328)
+    assert v1["conv_pre.parametrizations.weight.original1"] == (512, 80, 7)
+    assert v1["ups.1.parametrizations.weight.original1"] == (256, 128, 16)
+    # A transposed convolution has one gain for each channel that comes in.
+    assert v1["ups.1.parametrizations.weight.original0"] == (256, 1, 1)
+    assert v1["source_downs.0.weight"] == (256, 18, 16)
+    assert v2["source_downs.0.weight"] == (256, 18, 30)
+    assert v2["ups.2.parametrizations.weight.original1"] == (128, 64, 7)
+    assert v2["f0_predictor.condnet.0.parametrizations.weight.original1"] == (512, 80, 3)
+
+
+@pytest.mark.parametrize(("changes", "hop"), [({}, 480), (V1, 256)], ids=["v2", "v1"])
+def test_both_sides_are_seen(changes: dict[str, Any], hop: int) -> None:
+    generator = build_symmetric(**changes)
+    assert generator.hop == hop
+    mel = mel_of(60)
+    source = torch.rand(1, 1, 60 * hop, generator=torch.Generator().manual_seed(2)) - 0.5
+    changed = mel.clone()
+    changed[:, :, 30] += 1
+    with torch.no_grad():
+        difference = (generator.decode(changed, source) - generator.decode(mel, source)).abs()[0].reshape(60, hop)
+    reach = torch.nonzero(difference.amax(1) > 0).flatten().tolist()
+    assert reach[0] < 28
+    assert reach[-1] > 32
+    assert 30 - reach[0] <= 20
+    assert reach[-1] - 30 <= 20
+
+
+def test_a_given_source_takes_the_place_of_the_first_samples() -> None:
+    generator = build_symmetric()
+    mel, noise = mel_of(12), torch.randn(1, 12 * 480, 9)
+    cache = torch.rand(1, 1, 3 * 480) - 0.5
+    plain, source = generator.inference(mel, noise)
+    samples, patched = generator.inference(mel, noise, cache_source=cache)
+    assert torch.equal(patched[:, :, : 3 * 480], cache)
+    assert torch.equal(patched[:, :, 3 * 480 :], source[:, :, 3 * 480 :])
+    assert torch.equal(samples, generator.decode(mel, patched))
+    assert not torch.allclose(samples[:, : 2 * 480], plain[:, : 2 * 480], atol=1e-6)
+    with pytest.raises(GenerationError, match="5760 long"):
+        generator.inference(mel, noise, cache_source=torch.zeros(1, 1, 13 * 480))
+    with pytest.raises(GenerationError, match="transpose"):
+        generator.inference(mel.transpose(1, 2), noise)
+    with pytest.raises(GenerationError, match="0 mel frames"):
+        generator.inference(mel[:, :, :0], noise)
+
+
+def test_initial_phases_move_the_harmonics() -> None:
+    generator = build_symmetric(**V1)
+    mel, noise = mel_of(8), torch.zeros(1, 8 * 256, 9)
+    with torch.no_grad():
+        generator.f0_predictor.classifier.weight.mul_(2000)
+    _, plain = generator.inference(mel, noise)
+    _, moved = generator.inference(mel, noise, torch.linspace(0, 3, 9)[None])
+    assert float((plain - moved).abs().max()) > 1e-3
+
+
+def test_folding_the_weight_norm_of_the_symmetric_vocoder() -> None:
+    generator = build_symmetric()
+    mel, noise = mel_of(10), torch.randn(1, 10 * 480, 9)
+    before, _ = generator.inference(mel, noise)
+    generator.remove_weight_norm()
+    assert not any("parametrizations" in name for name in generator.state_dict())
+    torch.testing.assert_close(generator.inference(mel, noise)[0], before, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kernels", [(16, 10, 7), (6, 11, 7)])
+def test_upsampling_that_does_not_give_whole_frames_is_refused(kernels: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="even number"):
+        build_symmetric(upsample_kernel_sizes=kernels)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cosyvoice.config.model import LLMConfig
-from cosyvoice.errors import GenerationError, TextError
+from cosyvoice.errors import ConfigError, GenerationError, TextError
 from cosyvoice.llm.bistream import BistreamSession, Scores
 from cosyvoice.llm.layout import Kind, Row, SpecialTokens
 
@@ -166,3 +166,48 @@ def test_text_after_the_end_is_refused() -> None:
     session.finish()
     with pytest.raises(TextError, match="ended already"):
         session.push([10])
+
+
+def test_without_a_limit_the_length_is_that_of_a_text_given_at_once() -> None:
+    script = Script([1] * 99)
+    session = start(script, enforce_min_len=True, max_token_text_ratio=4.0)
+    said = [*session.push([10, 11]), *session.finish()]
+    assert len(said) == 8
+
+
+def test_closing_ends_it_and_gives_back_once() -> None:
+    given_back: list[bool] = []
+    script = Script([1, 2, 3])
+    config = LLMConfig(speech_token_size=20, speech_extra_tokens=6, mix_ratio=(2, 3))
+    session = BistreamSession(
+        script.feed, script.sample, SPECIAL, config, [Row(Kind.SPECIAL, 20)], release=lambda: given_back.append(True)
+    )
+    block = session.push([10, 11])
+    assert next(block) == 1
+    session.close()
+    session.close()
+    assert given_back == [True]
+    assert list(block) == list(session.finish()) == []
+    with pytest.raises(TextError, match="ended"):
+        session.push([12])
+
+
+def test_bad_text_is_refused_and_forgotten() -> None:
+    def check(text: Sequence[int]) -> None:
+        if 99 in text:
+            raise TextError("no such id")
+
+    script = Script([1, 2, 3])
+    config = LLMConfig(speech_token_size=20, speech_extra_tokens=6, mix_ratio=(2, 3))
+    session = BistreamSession(script.feed, script.sample, SPECIAL, config, [Row(Kind.SPECIAL, 20)], check_text=check)
+    with pytest.raises(TextError, match="no such id"):
+        session.push([99, 98])
+    assert list(session.push([10, 11])) == [1, 2, 3]
+    assert script.fed[0] == "sos t10 t11"
+
+
+def test_a_model_without_a_fill_token_is_refused() -> None:
+    script = Script([])
+    special = SpecialTokens(sos=0, eos=20, task=1, fill=None, stop_ids=range(20, 21))
+    with pytest.raises(ConfigError, match="whole text at once"):
+        BistreamSession(script.feed, script.sample, special, LLMConfig(), [])

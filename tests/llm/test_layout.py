@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cosyvoice.config.model import LLMConfig, TransformerLMConfig
 from cosyvoice.errors import ConfigError
 from cosyvoice.llm.layout import (
     IGNORED,
@@ -13,6 +14,7 @@ from cosyvoice.llm.layout import (
     bistream,
     choose_bistream,
     length_limits,
+    special_tokens,
     unistream,
 )
 
@@ -65,3 +67,23 @@ def test_choice_needs_chance_and_length() -> None:
 
 def test_length_limits_are_rounded_down() -> None:
     assert length_limits(3, 0.5, 1.9) == (1, 5)
+
+
+def test_unistream_with_a_speaker() -> None:
+    layout = unistream([1], [7], SPECIAL, speaker=True)
+    assert layout.rows == [SOS, Row(Kind.SPEAKER, 0), *text(1), TASK, *speech(7)]
+    assert layout.targets == [X, X, X, 7, 101]
+
+
+def test_special_tokens_of_the_generations() -> None:
+    first = special_tokens(TransformerLMConfig(speech_token_size=40))
+    assert first == SpecialTokens(sos=0, eos=40, task=1, fill=None, stop_ids=range(40, 41))
+    second = special_tokens(LLMConfig(speech_token_size=40, speech_extra_tokens=3, task_embedding=True))
+    assert second == SpecialTokens(sos=0, eos=40, task=1, fill=42, stop_ids=range(40, 43))
+    third = special_tokens(LLMConfig(speech_token_size=40, speech_extra_tokens=9))
+    assert third == SpecialTokens(sos=40, eos=41, task=42, fill=43, stop_ids=range(40, 49))
+
+
+def test_bistream_needs_a_fill_token() -> None:
+    with pytest.raises(ConfigError, match="no fill token"):
+        bistream([1], [7], SpecialTokens(0, 40, 1, None, range(40, 41)), (5, 15))

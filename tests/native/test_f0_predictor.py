@@ -10,7 +10,8 @@ from cosyvoice.config.model import HiFTConfig
 from cosyvoice.errors import ModelError
 from cosyvoice.hifigan.f0_predictor import LOOK_RIGHT as REFERENCE_LOOK_RIGHT
 from cosyvoice.hifigan.f0_predictor import CausalConvF0Predictor
-from cosyvoice.native.f0_predictor import LOOK_RIGHT, F0Predictor
+from cosyvoice.hifigan.f0_predictor import ConvF0Predictor as SymmetricPredictor
+from cosyvoice.native.f0_predictor import LOOK_RIGHT, ConvF0Predictor, F0Predictor
 
 CONFIG = HiFTConfig(f0_channels=12, mel_mean=-5.0, mel_std=2.0)
 
@@ -25,7 +26,7 @@ def network() -> CausalConvF0Predictor:
     return network.eval()
 
 
-def weights_of(network: CausalConvF0Predictor) -> dict[str, np.ndarray]:
+def weights_of(network: SymmetricPredictor) -> dict[str, np.ndarray]:
     return {f"f0_predictor.{name}": value.numpy() for name, value in network.state_dict().items()}
 
 
@@ -77,3 +78,14 @@ def test_weights_that_do_not_fit_are_refused(network: CausalConvF0Predictor) -> 
     del weights["f0_predictor.condnet.4.bias"]
     with pytest.raises(ModelError, match=r"condnet\.4\.bias"):
         F0Predictor(weights, CONFIG)
+
+
+def test_the_symmetric_predictor() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = SymmetricPredictor(80, 12)
+    config = HiFTConfig(f0_channels=12, causal=False)
+    mel = np.random.default_rng(0).standard_normal((9, 80)).astype(np.float32)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(mel.T)[None])[0].numpy()
+    np.testing.assert_allclose(ConvF0Predictor(weights_of(network), config).predict(mel), expected, atol=1e-6)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +22,10 @@ from cosyvoice.engine.stages import LLMInput
 from cosyvoice.errors import ConfigError, GenerationError, ModelError, TextError, VoiceError
 from cosyvoice.export.graph import TensorFile
 from cosyvoice.export.llm_graph import build_llm, quantise_llm
+from cosyvoice.llm.bistream import BistreamSession
 from cosyvoice.llm.cosyvoice3_lm import CosyVoice3LM
 from cosyvoice.llm.layout import Kind, Row, speech_rows, text_rows
+from cosyvoice.llm.qwen2_lm import Qwen2LM
 from cosyvoice.native.llm import NativeLLMStage, NativeLLMState, special_tokens
 from cosyvoice.native.runtime import Runtime
 from cosyvoice.reference.loading import load_strictly
@@ -34,7 +37,7 @@ SOLO_TOLERANCE = 1e-4
 class Pair(NamedTuple):
     """The reference, and directories of the native bundle by precision."""
 
-    reference: CosyVoice3LM
+    reference: Qwen2LM | CosyVoice3LM
     directories: dict[str, Path]
     end_of_prompt_id: int | None
 
@@ -48,7 +51,9 @@ class Pair(NamedTuple):
 
 
 def make_pair(config: ModelConfig, weights: dict, root: Path, precisions: tuple[str, ...] = ()) -> Pair:
-    reference = CosyVoice3LM(config.llm, config.end_of_prompt_id).eval()
+    assert isinstance(config.llm, LLMConfig)
+    kind = Qwen2LM if config.llm.task_embedding else CosyVoice3LM
+    reference = kind(config.llm, config.end_of_prompt_id).eval()
     load_strictly(reference, weights, root)
     tensors = {name: tensor.float().numpy() for name, tensor in weights.items()}
     directories = {}
@@ -75,7 +80,15 @@ def released(released_model_dir: Path, tmp_path_factory: pytest.TempPathFactory)
     return make_pair(read_model_config(released_model_dir), weights, tmp_path_factory.mktemp("released"))
 
 
-@pytest.fixture(params=["mini", "released"])
+@pytest.fixture(scope="module")
+def second(released_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """A released directory of the second generation, whose special rows have a table of their own."""
+    directory = released_model_dir.parents[1] / "v2" / "model"
+    weights = dict(load_state_dict(directory / "llm.pt"))
+    return make_pair(read_model_config(directory), weights, tmp_path_factory.mktemp("second"))
+
+
+@pytest.fixture(params=["mini", "released", "second"])
 def pair(request: pytest.FixtureRequest) -> Pair:
     return request.getfixturevalue(request.param)
 
@@ -129,6 +142,54 @@ def test_stage_protocol_against_the_reference(pair: Pair) -> None:
     scores, state = stage.step(token, state)
     np.testing.assert_allclose(scores, pair.reference.feed(speech_rows([token]), cache), rtol=0, atol=1e-4)
     assert np.exp(scores).sum() == pytest.approx(1.0, abs=1e-4)
+
+
+def speak(stream: BistreamSession, text: list[int]) -> list[int]:
+    """What is said to `text` that arrives three tokens at a time."""
+    tokens = [token for i in range(0, len(text), 3) for token in stream.push(text[i : i + 3])]
+    return [*tokens, *stream.finish()]
+
+
+def test_arriving_text_is_spoken_as_by_the_reference(pair: Pair) -> None:
+    inputs, stage = some_input(pair, 22, 20), pair.stage()
+    prompt = LLMInput((), (*inputs.prompt_text, 3, 4, 5, 6, 7, 8), inputs.prompt_speech_token)
+
+    def sampler() -> RASSampler:
+        return RASSampler(SamplingConfig(), numpy_multinomial(np.random.default_rng(2)))
+
+    special = pair.reference.special.stop_ids
+
+    def speech_only(choose: RASSampler) -> Callable[[np.ndarray, list[int]], int]:
+        """Ids that end a stream, fill among them, are chosen in the reference's place by none."""
+        return lambda scores, history: choose(scores[: special.start], history)
+
+    expected = pair.reference.bistream(speech_only(sampler()), prompt.prompt_text, prompt.prompt_speech_token, 80)
+    stream = stage.text_stream(prompt, speech_only(sampler()), limit=80)
+    assert speak(stream, list(inputs.text)) == speak(expected, list(inputs.text))
+    stream.close()
+    stream.close()
+    assert stage.text_stream(prompt, sampler()) is not stream
+    stage._pool.compact()
+    assert stage._pool.sequences == []
+
+
+def test_a_stream_refuses_bad_text_before_it_is_read(pair: Pair) -> None:
+    marks = () if pair.end_of_prompt_id is None else (pair.end_of_prompt_id,)
+    stage = pair.stage()
+    with stage_stream(stage, LLMInput((), marks)) as stream:
+        with pytest.raises(TextError, match="outside"):
+            stream.push([pair.config.qwen.vocab_size])
+        assert list(stream.push([])) is not None
+    with pytest.raises(VoiceError):
+        stage.text_stream(LLMInput((), marks, [-1]), lambda scores, history: 0)
+    assert not stage._batcher._members
+
+
+@contextmanager
+def stage_stream(stage: NativeLLMStage, inputs: LLMInput) -> Iterator[BistreamSession]:
+    stream = stage.text_stream(inputs, lambda scores, history: 0)
+    yield stream
+    stream.close()
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("int8", 2e-3), ("int4", 0.1), ("mixed", 0.1)])
@@ -236,8 +297,8 @@ def test_one_that_fails_leaves_the_others_unharmed(released: Pair) -> None:
     good, bad = stage.init_state(some_input(released, 6, 3)), stage.init_state(some_input(released, 7, 3))
     stage.step(None, good)
     stage.step(None, bad)
-    embed = stage._embeddings
-    stage._embeddings = lambda rows: embed(rows) * (np.nan if rows[0].id == 9 else 1)  # type: ignore[assignment]
+    embed = stage.embed
+    stage.embed = lambda rows, speaker=None: embed(rows) * (np.nan if rows[0].id == 9 else 1)  # type: ignore[assignment]
     with pytest.raises(GenerationError, match="higher precision"):
         stage.step(9, bad)
     scores, _ = stage.step(2, good)
@@ -308,7 +369,7 @@ def test_bad_files(released: Pair, tmp_path: Path) -> None:
     def load(config: LLMConfig = released.config) -> NativeLLMStage:
         return NativeLLMStage(tmp_path, config, None, Runtime(1))
 
-    with pytest.raises(ModelError, match="no intact weight file"):
+    with pytest.raises(ModelError, match="no intact safetensors file"):
         load()
     good = (released.directories["fp32"] / "llm.safetensors").read_bytes()
     (tmp_path / "llm.safetensors").write_bytes(good)
@@ -318,7 +379,7 @@ def test_bad_files(released: Pair, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="has the shape"):
         load(wider)
     (tmp_path / "llm.safetensors").write_bytes(good[:100])
-    with pytest.raises(ModelError, match="no intact weight file"):
+    with pytest.raises(ModelError, match="no intact safetensors file"):
         load()
 
 

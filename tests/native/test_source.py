@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cosyvoice.config.model import HiFTConfig
-from cosyvoice.errors import ModelError
+from cosyvoice.errors import ConfigError, ModelError
 from cosyvoice.hifigan import noise as reference_noise
 from cosyvoice.hifigan.source import HarmonicSource as ReferenceSource
 from cosyvoice.hifigan.spectrum import source_spectrum
@@ -72,3 +72,9 @@ def test_weights_of_another_configuration_are_refused() -> None:
         HarmonicSource(weights(), HiFTConfig(nb_harmonics=4), PeriodicNoise(5))
     with pytest.raises(ModelError, match="l_linear"):
         HarmonicSource({}, HiFTConfig(), PeriodicNoise(9))
+
+
+def test_lines_between_frames_cannot_be_continued() -> None:
+    config = HiFTConfig(source_phase="linear")
+    with pytest.raises(ConfigError, match="source_phase is 'linear'"):
+        HarmonicSource(weights(), config, PeriodicNoise(9))

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from cosyvoice.config.model import EncoderConfig, TransformerLMConfig
 from cosyvoice.engine.pipeline import TTS
-from cosyvoice.engine.stages import FlowInput, LLMInput, MelChunk, TokenChunk
-from cosyvoice.errors import GenerationError, TextError, VoiceError
-from cosyvoice.reference.stages import intra_op_threads
+from cosyvoice.engine.stages import FlowInput, LLMInput, MelChunk, TextStream, TokenChunk
+from cosyvoice.errors import ConfigError, GenerationError, TextError, VoiceError
+from cosyvoice.llm.transformer_lm import TransformerLM
+from cosyvoice.reference.stages import TorchLLMStage, intra_op_threads
 
 RANDOM = np.random.default_rng(0)
 TOKENS = RANDOM.integers(0, 61, 70).tolist()
@@ -50,6 +52,46 @@ def test_ids_that_the_model_does_not_have(tiny_tts: TTS) -> None:
         tiny_tts.model.stages.llm.init_state(LLMInput([96]))
     with pytest.raises(VoiceError, match=r"0\.\.60"):
         tiny_tts.model.stages.llm.init_state(LLMInput([5], (), [61]))
+
+
+def test_arriving_text_is_spoken_as_by_the_model(tiny_tts: TTS) -> None:
+    stage = tiny_tts.model.stages.llm
+    special = stage.model.special
+
+    def first_speech_token(scores: np.ndarray, history: list[int]) -> int:
+        return int(scores[: special.stop_ids.start].argmax())
+
+    def speak(stream: TextStream) -> list[int]:
+        return [*stream.push([5, 6, 7]), *stream.push([8, 9, 10, 11]), *stream.finish()]
+
+    stream = stage.text_stream(LLMInput((), [9, 10], [1, 2, 3]), first_speech_token, limit=30)
+    said = speak(stream)
+    assert said == speak(stage.model.bistream(first_speech_token, [9, 10], [1, 2, 3], 30)) and len(said) == 30
+    stream.close()
+    stream.close()
+    with pytest.raises(TextError, match="outside of the model's 96 tokens"):
+        stage.text_stream(LLMInput(()), first_speech_token).push([96])
+
+
+def test_the_first_generation_reads_the_speaker() -> None:
+    small = {"attention_heads": 2, "linear_units": 24, "num_blocks": 1, "static_chunk_size": 1}
+    encoder = EncoderConfig(input_size=8, output_size=8, **small)
+    config = TransformerLMConfig(
+        text_token_size=30, speech_token_size=20, speaker_embedding_dim=6, text_encoder=encoder, llm=encoder
+    )
+    torch.manual_seed(0)
+    stage = TorchLLMStage(TransformerLM(config))
+
+    def scores(speaker: np.ndarray | None) -> np.ndarray:
+        return stage.step(None, stage.init_state(LLMInput([1, 2], speaker_embedding=speaker)))[0]
+
+    one, other, none = scores(np.ones(6, np.float32)), scores(np.arange(6, dtype=np.float32)), scores(None)
+    assert np.exp(one).sum() == pytest.approx(1, abs=1e-5)
+    assert not np.allclose(one, other, atol=1e-4)
+    assert not np.allclose(one, none, atol=1e-4)
+    np.testing.assert_allclose(one, scores(np.full(6, 9, np.float32)), atol=1e-5)
+    with pytest.raises(ConfigError, match="whole text at once"):
+        stage.text_stream(LLMInput(()), lambda scores, history: 0)
 
 
 def test_chunks_of_the_flow_equal_the_whole(tiny_tts: TTS, prompt: FlowInput) -> None:

@@ -24,6 +24,7 @@ def test_ids_and_quantised_values_name_the_same_code() -> None:
     ids, codes = fsq.indices(x), fsq(x)
     digits = torch.stack([ids // 3**k % 3 for k in range(4)], dim=-1)
     torch.testing.assert_close(codes, digits.float() - 1, atol=1e-6, rtol=0)
+    torch.testing.assert_close(codes, fsq.codes(ids), atol=1e-6, rtol=0)
 
 
 def test_first_channel_counts_least() -> None:

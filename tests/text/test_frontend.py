@@ -28,3 +28,8 @@ def test_blank_text_is_refused(frontend: TextFrontend) -> None:
     for call in (frontend.split, frontend.normalise):
         with pytest.raises(TextError):
             call(" \n")
+
+
+def test_marks_are_kept_unless_the_released_way_is_asked_for() -> None:
+    assert TextFrontend(str.split, Normaliser("none")).split("Really?! Yes...") == ["Really?! Yes..."]
+    assert TextFrontend(str.split, Normaliser("none"), "released").split("Really?! Yes...") == ["Really? Yes."]

@@ -7,17 +7,31 @@ from cosyvoice.text.split import cut_sentences, split_paragraph
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("text", "kept", "lost"),
     [
-        ("One. Two", ["One.", " Two."]),
-        ("What?! Yes", ["What?", " Yes."]),
-        ('He said "go." Then', ['He said "go."', " Then."]),
-        ('."x', ['"x.']),
-        ("...", []),
+        ("One. Two", ["One.", " Two."], ["One.", " Two."]),
+        ("What?! Yes", ["What?!", " Yes."], ["What?", " Yes."]),
+        ('He said "go." Then', ['He said "go."', " Then."], ['He said "go."', " Then."]),
+        ('He said "go!".', ['He said "go!".'], ['He said "go!"']),
+        ('He said "go!"', ['He said "go!"'], ['He said "go!"']),
+        ('He said "go"', ['He said "go".'], ['He said "go".']),
+        ("Wait... no", ["Wait...", " no."], ["Wait.", " no."]),
+        ("It costs 2.50. Now", ["It costs 2.50.", " Now."], ["It costs 2.", "50.", " Now."]),
+        ('."x', ['."', "x."], ['"x.']),
+        ("...", ["..."], []),
+        ('"', ['".'], ['".']),
     ],
 )
-def test_cut_english(text: str, expected: list[str]) -> None:
-    assert cut_sentences(text, "en") == expected
+def test_cut_english(text: str, kept: list[str], lost: list[str]) -> None:
+    assert cut_sentences(text, "en") == kept
+    assert cut_sentences(text, "en", keep_marks=False) == lost
+
+
+@pytest.mark.parametrize("text", ["真的？！", "好。。。再见……", '他说："走！"，然后', "3.14。"])
+@pytest.mark.parametrize("comma_split", [False, True])
+def test_nothing_is_lost(text: str, comma_split: bool) -> None:
+    joined = "".join(cut_sentences(text, "zh", comma_split=comma_split))
+    assert joined.removesuffix("。") == text.removesuffix("。")
 
 
 def test_cut_chinese_and_commas() -> None:

@@ -7,6 +7,7 @@ import torch
 
 from cosyvoice.checkpoint.weights import read_weights
 from cosyvoice.config.released import read_model_config
+from cosyvoice.engine.aligner import PhoneRecogniser
 from cosyvoice.engine.prompt_encoders import OnnxSpeakerEncoder, OnnxSpeechTokenizer
 from cosyvoice.errors import ConfigError, OutputError
 from cosyvoice.reference.loading import load_reference_model
@@ -18,7 +19,7 @@ from cosyvoice.training.loop import load_averaged
 @pytest.fixture
 def quick_export(monkeypatch):
     """Exporting takes seconds: only the test that loads the model needs real ONNX files."""
-    for name in ("export_speech_tokenizer", "export_speaker_encoder"):
+    for name in ("export_speech_tokenizer", "export_aligner", "export_speaker_encoder"):
         monkeypatch.setattr(assembly, name, lambda model, path: path.write_bytes(b"onnx"))
 
 
@@ -41,6 +42,8 @@ def test_an_assembled_model_encodes_prompts(finished_runs, tmp_path):
     samples = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
     tokens = OnnxSpeechTokenizer(tmp_path / "tiny" / "speech_tokenizer.onnx")(samples)
     assert len(tokens) == pytest.approx(25, abs=1) and tokens.max() < 81
+    log_probs = PhoneRecogniser(tmp_path / "tiny")(samples)
+    assert log_probs.shape == (2 * len(tokens), 40)
     assert OnnxSpeakerEncoder(tmp_path / "tiny" / "campplus.onnx")(samples).shape == (192,)
 
 

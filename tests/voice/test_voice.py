@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,8 @@ def test_a_voice_cannot_be_changed(make_voice: Callable[..., Voice]) -> None:
         ("speaker_embedding", np.zeros((1, 192), np.float32)),
         ("speaker_embedding", np.full(192, np.nan, np.float32)),
         ("mel", np.full((4, 80), np.inf, np.float32)),
+        ("prompt_text_token", np.zeros((1, 3), np.int32)),
+        ("prompt_text_token", np.zeros(3, np.float32)),
     ],
 )
 def test_misshapen_parts_are_refused(field: str, value: np.ndarray) -> None:
@@ -78,3 +81,14 @@ def test_a_pickle_is_not_loaded(tmp_path: Path) -> None:
 def test_an_impossible_place_is_an_output_error(tmp_path: Path, make_voice: Callable[..., Voice]) -> None:
     with pytest.raises(OutputError, match="does not exist"):
         make_voice("a").save(tmp_path / "none" / "v.safetensors")
+
+
+def test_text_tokens_are_kept_and_files_without_them_stay_readable(
+    tmp_path: Path, make_voice: Callable[..., Voice]
+) -> None:
+    plain = make_voice("a")
+    assert len(Voice.load(plain.save(tmp_path / "a.safetensors")).prompt_text_token) == 0
+    assert b"prompt_text_token" not in plain.to_bytes()
+    held = replace(plain, prompt_text_token=np.array([5, 6, 7]))
+    loaded = Voice.load(held.save(tmp_path / "b.safetensors"))
+    assert loaded.prompt_text_token.dtype == np.int32 and loaded.prompt_text_token.tolist() == [5, 6, 7]

@@ -1,0 +1,143 @@
+"""Half an hour of mixed traffic: does memory stay where it was after the warm-up?
+
+Speech in all formats, events, batches, references, uploads and deletions of voices, clients that leave and clients
+that send nonsense. Resident memory is read all the time; the growth is that of the last fifth of the run against the
+first fifth after the warm-up.
+
+    python benchmarks/soak.py --minutes 30
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import io
+import json
+import random
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+import httpx
+import numpy as np
+import soundfile
+from server import resident_bytes, running_server
+
+WARM_UP_FRACTION = 0.1
+SENTENCE = "The morning was quiet, and nobody spoke of the night before."
+
+
+def recording(seed: int) -> bytes:
+    """Three seconds of syllables, another pitch for each `seed`."""
+    t = np.arange(72000) / 24000
+    pitch = 110 + seed % 90
+    tone = sum(np.sin(2 * np.pi * pitch * k * t + k) / k for k in range(1, 12))
+    samples = 0.3 * tone / np.abs(tone).max() * (0.55 + 0.45 * np.sin(2 * np.pi * 5 * t))
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, 24000, format="WAV")
+    return buffer.getvalue()
+
+
+class Client:
+    """Does one thing after the other, at random."""
+
+    def __init__(self, http: httpx.AsyncClient, seed: int, tally: Counter[str]) -> None:
+        self._http, self._chance, self._tally, self._seed = http, random.Random(seed), tally, seed
+        self._count = 0
+
+    async def run(self, end: float) -> None:
+        """Until `end`."""
+        requests = (self._speak, self._speak, self._leave, self._events, self._batch)
+        actions = (*requests, self._clone, self._voice, self._bad)
+        while time.monotonic() < end:
+            self._count += 1
+            action = self._chance.choice(actions)
+            try:
+                status = await action()
+            except httpx.HTTPError as error:
+                self._tally[f"transport: {type(error).__name__}"] += 1
+                continue
+            self._tally[f"{action.__name__.strip('_')} {status}"] += 1
+            if status == 429:
+                await asyncio.sleep(1.0)
+
+    async def _post(self, path: str, body: dict[str, Any]) -> int:
+        return (await self._http.post(path, json=body)).status_code
+
+    async def _speak(self) -> int:
+        kind = self._chance.choice(["mp3", "opus", "aac", "flac", "wav", "pcm"])
+        return await self._post("/v1/audio/speech", {"input": SENTENCE, "response_format": kind})
+
+    async def _events(self) -> int:
+        body = {"input": SENTENCE, "stream_format": "sse", "return_timing": True}
+        return await self._post("/v1/audio/speech", body)
+
+    async def _batch(self) -> int:
+        return await self._post("/v1/audio/speech/batch", {"items": [{"input": "One."}, {"input": "Two."}]})
+
+    async def _clone(self) -> int:
+        audio = base64.b64encode(recording(self._chance.randrange(1000))).decode()
+        return await self._post("/v1/audio/speech", {"input": "Hello there.", "ref_audio": audio})
+
+    async def _leave(self) -> int:
+        async with self._http.stream("POST", "/v1/audio/speech", json={"input": " ".join([SENTENCE] * 5)}) as answer:
+            async for _ in answer.aiter_bytes():
+                break
+        return answer.status_code
+
+    async def _voice(self) -> int:
+        name = f"voice-{self._seed}-{self._count}"
+        files = {"audio_sample": ("a.wav", recording(self._count), "audio/wav")}
+        added = await self._http.post("/v1/audio/voices", files=files, data={"name": name, "consent": "soak"})
+        if added.status_code != 200:
+            return added.status_code
+        return (await self._http.delete(f"/v1/audio/voices/{name}")).status_code
+
+    async def _bad(self) -> int:
+        body = self._chance.choice([{}, {"input": ""}, {"input": "a", "voice": "nobody"}, {"input": "a", "speed": -1}])
+        status = await self._post("/v1/audio/speech", body)
+        return 400 if status == 404 else status
+
+
+async def traffic(url: str, pid: int, clients: int, seconds: float) -> dict[str, Any]:
+    """Traffic for `seconds`; the report."""
+    tally: Counter[str] = Counter()
+    memory: list[tuple[float, int]] = []
+    begin = time.monotonic()
+    async with httpx.AsyncClient(base_url=url, timeout=300) as http:
+        working = asyncio.gather(*(Client(http, i, tally).run(begin + seconds) for i in range(clients)))
+        while not working.done():
+            memory.append((time.monotonic() - begin, resident_bytes(pid)))
+            await asyncio.wait([working], timeout=max(seconds / 300, 0.2))
+        await working
+    warm = [size for when, size in memory if when > WARM_UP_FRACTION * seconds]
+    fifth = max(len(warm) // 5, 1)
+    before, after = float(np.median(warm[:fifth])), float(np.median(warm[-fifth:]))
+    failures = {name: count for name, count in tally.items() if " 5" in name or name.startswith("transport")}
+    return {
+        "minutes": round(seconds / 60, 1),
+        "outcomes": dict(sorted(tally.items())),
+        "failures": failures,
+        "resident_mib": {"after_warm_up": round(before / 2**20, 1), "at_the_end": round(after / 2**20, 1)},
+        "growth_percent": round(100 * (after / before - 1), 2),
+    }
+
+
+def main() -> None:
+    """Print the report as JSON; exit with 1 for failures or more growth than allowed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--clients", type=int, default=6)
+    parser.add_argument("--growth", type=float, default=3.0, help="percent that are allowed")
+    parser.add_argument("serve", nargs="*", help="arguments of `cosyvoice serve`, behind --")
+    arguments = parser.parse_args()
+    with running_server(*arguments.serve) as (url, pid):
+        report = asyncio.run(traffic(url, pid, arguments.clients, 60 * arguments.minutes))
+    print(json.dumps(report, indent=2))
+    sys.exit(1 if report["failures"] or report["growth_percent"] > arguments.growth else 0)
+
+
+if __name__ == "__main__":
+    main()

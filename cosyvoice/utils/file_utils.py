@@ -1,0 +1,29 @@
+"""`load_wav` under the name and with the shapes that programs written for the released package use."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from cosyvoice.audio.io import read_audio
+from cosyvoice.audio.resample import sinc_resample
+from cosyvoice.errors import AudioError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["load_wav", "logging"]
+
+
+def load_wav(wav: str | Path | BinaryIO, target_sr: int, min_sr: int = 16000) -> Tensor:
+    """Samples [1, time] of a file at `target_sr` Hz, the mean of its channels.
+
+    Raises `AudioError` for a file that cannot be read, or whose rate is below `min_sr` Hz.
+    """
+    import torch
+
+    samples, rate = read_audio(wav)
+    if rate < min_sr:
+        raise AudioError(f"{wav} has {rate} samples a second, at least {min_sr} are needed; give another recording")
+    return torch.from_numpy(sinc_resample(samples, rate, target_sr)).float()[None]
