@@ -121,8 +121,15 @@ async def traffic(url: str, pid: int, clients: int, seconds: float) -> dict[str,
         "outcomes": dict(sorted(tally.items())),
         "failures": failures,
         "resident_mib": {"after_warm_up": round(before / 2**20, 1), "at_the_end": round(after / 2**20, 1)},
+        "curve_mib": curve(memory, seconds),
         "growth_percent": round(100 * (after / before - 1), 2),
     }
+
+
+def curve(memory: list[tuple[float, int]], seconds: float, points: int = 30) -> list[float]:
+    """Medians of the resident memory over equal stretches of the run, in MiB."""
+    stretches = ([size for when, size in memory if int(when / seconds * points) == i] for i in range(points))
+    return [round(float(np.median(sizes)) / 2**20, 1) for sizes in stretches if sizes]
 
 
 def main() -> None:

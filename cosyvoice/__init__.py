@@ -85,6 +85,7 @@ def load(
     device: str = "cpu",
     flow: FlowOptions | None = None,
     compat: Compat = "corrected",
+    variant: str = "",
 ) -> TTS:
     """Load a model.
 
@@ -97,6 +98,8 @@ def load(
         flow: solver, steps and guidance of the native flow; None takes those of the model.
         compat: `released` brings back what the released code did wrong around its models, for comparison; see
             docs/differences.md.
+        variant: other weights of the language model that a released directory brings, "rl" for `llm.rl.pt`; a bundle
+            is made of one of them (`cosyvoice convert --variant rl`).
 
     Raises `ModelError` for files that are missing or damaged, `ConfigError` for settings that this version
     does not know or that do not fit together, `MissingDependencyError` where the reference lacks PyTorch.
@@ -121,18 +124,22 @@ def load(
         raise ConfigError(f"the native engine runs on the CPU, not on {device!r}; use backend='reference'")
     if not native and flow is not None:
         raise ConfigError("options of the flow belong to the native engine; leave out backend='reference'")
+    if native and variant:
+        raise ConfigError(
+            f"a bundle holds one set of weights; make one of the variant with 'cosyvoice convert --variant {variant}'"
+        )
     if native:
         from cosyvoice.native.loading import load_native_model
 
         loaded = load_native_model(directory, threads, flow, compat=compat)
         speakers = bundled_speakers(directory, loaded.config)
     else:
-        loaded, speakers = _load_reference(directory, threads, device, compat)
+        loaded, speakers = _load_reference(directory, threads, device, compat, variant)
     return TTS(loaded, VoiceStore(presets=directory / "voices", built_in=speakers))
 
 
 def _load_reference(
-    directory: Path, threads: int | None, device: str, compat: Compat
+    directory: Path, threads: int | None, device: str, compat: Compat, variant: str
 ) -> tuple[CosyVoiceModel, dict[str, Voice]]:
     try:
         import torch  # noqa: F401 - to tell a missing PyTorch from other missing modules
@@ -143,7 +150,7 @@ def _load_reference(
         ) from None
     from cosyvoice.reference.loading import load_reference_model, load_speakers
 
-    loaded = load_reference_model(directory, threads, device, compat)
+    loaded = load_reference_model(directory, threads, device, compat, variant)
     return loaded, load_speakers(directory, loaded.config)
 
 

@@ -58,6 +58,16 @@ def weights_path(model_dir: Path, network: str, variant: str = "") -> Path:
     return path
 
 
+def network_paths(model_dir: Path, variant: str = "") -> dict[str, Path]:
+    """The files of a released model's networks; a `variant` is one of the language model, the rest stay as they are.
+
+    Raises:
+        ModelError: the language model has no such variant.
+    """
+    paths = {network: Path(model_dir) / f"{network}.pt" for network in ("llm", "flow", "hift")}
+    return {**paths, "llm": weights_path(model_dir, "llm", variant)} if variant else paths
+
+
 def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """Weights of `llm.pt`, `flow.pt` or `hift.pt`, on the CPU in the type of the file, keys normalised.
 

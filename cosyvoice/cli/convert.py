@@ -31,6 +31,9 @@ def convert(
             show_default=False,
         ),
     ] = None,
+    variant: Annotated[
+        str, typer.Option(help="Take these weights of the language model, rl for llm.rl.pt.", show_default=False)
+    ] = "",
 ) -> None:
     """Convert a model, by default for the native engine, which needs no PyTorch.
 
@@ -43,7 +46,14 @@ def convert(
     from rich.console import Console
 
     with Console(stderr=True).status("reading") as status:
-        made = convert_model(model_dir, out, to, precision, progress=status.update)  # type: ignore[arg-type]
+        made = convert_model(
+            model_dir,
+            out,
+            to,
+            precision,
+            status.update,
+            variant=variant,  # type: ignore[arg-type]
+        )
     what = "" if made.format == "bundle" else f"{made.format}, "
     typer.echo(f"{out}: {what}{made.precision}, {made.size / 1e6:.0f} MB in {made.files} files")
     for name, value in made.quality.items():

@@ -8,6 +8,7 @@ prepares a voice and hands over to `TTS`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
@@ -20,12 +21,14 @@ from torch import Tensor
 
 from cosyvoice import load
 from cosyvoice.checkpoint.released import write_spk2info
+from cosyvoice.checkpoint.speakers import SPEAKERS_FILE, write_speakers
+from cosyvoice.cli.frontend import FrontEnd
 from cosyvoice.config.bundle import is_bundle
 from cosyvoice.config.released import detect_generation, read_model_config
 from cosyvoice.engine.compat import Compat
 from cosyvoice.engine.session import SpeechStream
 from cosyvoice.engine.speech import Chunk
-from cosyvoice.errors import ConfigError, ModelError
+from cosyvoice.errors import AudioError, ConfigError, ModelError
 from cosyvoice.voice.speaker_table import speakers_of_voices
 from cosyvoice.voice.voice import Voice
 
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 PROMPT_SAMPLE_RATE = 16000
 """Hz, of prompts that are given as tensors."""
 
+_log = logging.getLogger(__name__)
 Prompt = str | Path | BinaryIO | Tensor
 _NO_IDS = np.zeros(0, np.int32)
 Output = dict[str, Tensor]
@@ -45,11 +49,12 @@ class CosyVoice:
 
     Args:
         model_dir: the directory.
-        load_jit, load_trt, load_vllm: accelerators of the released package; they are refused where asked for, since
-            this package has its own (`cosyvoice convert`).
+        load_jit, load_trt, load_vllm, load_onnx: accelerators of the released package. They change no sample, so they
+            are passed over with a warning; what makes speech fast here is a bundle (`cosyvoice convert`).
         fp16: accepted and without effect; the reference computes in single precision.
         trt_concurrent: accepted and without effect.
         compat: "released" brings back what the released code did wrong; see docs/differences.md.
+        variant: other weights of the language model, "rl" for `llm.rl.pt`.
 
     Raises `ModelError` for a directory that is missing, damaged or of another generation.
     """
@@ -64,14 +69,17 @@ class CosyVoice:
         fp16: bool = False,
         trt_concurrent: int = 1,
         load_vllm: bool = False,
+        load_onnx: bool = False,
         compat: Compat = "corrected",
+        variant: str = "",
     ) -> None:
-        for name, wanted in (("load_jit", load_jit), ("load_trt", load_trt), ("load_vllm", load_vllm)):
-            if wanted:
-                raise ConfigError(
-                    f"{name} is an accelerator of the released package; convert the model with 'cosyvoice convert' "
-                    "and give the directory of the bundle instead"
-                )
+        accelerators = {"load_jit": load_jit, "load_trt": load_trt, "load_vllm": load_vllm, "load_onnx": load_onnx}
+        if asked := [name for name, wanted in accelerators.items() if wanted]:
+            _log.warning(
+                "%s: accelerators of the released package have no effect; convert the model with 'cosyvoice convert' "
+                "and give the directory of the bundle instead",
+                ", ".join(asked),
+            )
         self.model_dir, self.fp16 = str(model_dir), fp16
         directory = Path(model_dir)
         generation = read_model_config(directory).generation
@@ -80,8 +88,9 @@ class CosyVoice:
                 f"{directory} holds a model of generation {generation}, {type(self).__name__} loads "
                 f"{', '.join(self.generations)}; use AutoModel"
             )
-        self.tts: TTS = load(directory, compat=compat)
-        self._saved: dict[str, Voice] = {}
+        self.tts: TTS = load(directory, compat=compat, variant=variant)
+        store = self.tts.store
+        self.frontend = FrontEnd({name: store.get(name) for name in store.preset_names()}, self.tts.model)
 
     @property
     def sample_rate(self) -> int:
@@ -90,7 +99,7 @@ class CosyVoice:
 
     def list_available_spks(self) -> list[str]:
         """Names that `spk_id` and `zero_shot_spk_id` take."""
-        return [*self.tts.store.preset_names(), *(name for name in self._saved if name not in self.tts.store.built_in)]
+        return list(self.frontend.voices)
 
     list_avaliable_spks = list_available_spks
     """The spelling of the first release."""
@@ -99,13 +108,22 @@ class CosyVoice:
         """Remember a voice under a name; `save_spkinfo` writes it down."""
         if not zero_shot_spk_id:
             raise ConfigError("zero_shot_spk_id is empty; give the voice a name")
-        self._saved[zero_shot_spk_id] = self._clone(prompt_wav, prompt_text)
+        self.frontend.voices[zero_shot_spk_id] = self._clone(prompt_wav, prompt_text)
         return True
 
     def save_spkinfo(self) -> None:
-        """Write all speakers to `spk2info.pt` in the model directory, complete or not at all."""
-        voices = [self._with_token_ids(name) for name in self.list_available_spks()]
-        write_spk2info(Path(self.model_dir) / "spk2info.pt", speakers_of_voices(voices))
+        """Write all speakers to `spk2info.pt` in the model directory, complete or not at all.
+
+        Directories in our own layouts keep them as `speakers.safetensors`, beside voices that are files.
+        """
+        directory, table = Path(self.model_dir), self.frontend.spk2info
+        if detect_generation(directory) is not None:
+            voices = [table.with_token_ids(name) for name in table]
+            write_spk2info(directory / "spk2info.pt", speakers_of_voices(voices))
+            return
+        files = set(self.tts.store.preset_names()) - set(self.tts.store.built_in)
+        voices = [table.with_token_ids(name) for name in table if name not in files]
+        write_speakers(directory / SPEAKERS_FILE, speakers_of_voices(voices))
 
     def inference_sft(
         self,
@@ -116,7 +134,7 @@ class CosyVoice:
         text_frontend: bool = True,
     ) -> Iterator[Output]:
         """Speak with a built-in speaker."""
-        return self._speak(tts_text, self._speaker(spk_id), stream, speed, text_frontend)
+        return self._speak(tts_text, self.frontend.speaker(spk_id), stream, speed, text_frontend)
 
     def inference_zero_shot(
         self,
@@ -143,7 +161,15 @@ class CosyVoice:
         text_frontend: bool = True,
         prompt_speech_16k: Prompt | None = None,
     ) -> Iterator[Output]:
-        """Speak with the voice of a recording in another language than it speaks."""
+        """Speak with the voice of a recording in another language than it speaks.
+
+        Raises `ConfigError` for a model of the first generation that follows instructions, as the release does.
+        """
+        if self.generations == ("v1",) and self.frontend.instruct:
+            raise ConfigError(
+                f"{self.model_dir} was trained on instructions, not across languages; use CosyVoice-300M, or "
+                "inference_instruct"
+            )
         voice = self._prompted(zero_shot_spk_id, prompt_wav, prompt_speech_16k, "")
         return self._speak(
             tts_text, replace(voice, transcript="", prompt_text_token=_NO_IDS), stream, speed, text_frontend
@@ -158,8 +184,16 @@ class CosyVoice:
         speed: float = 1.0,
         text_frontend: bool = True,
     ) -> Iterator[Output]:
-        """Speak with a built-in speaker, as an instruction says."""
-        return self._speak(tts_text, self._speaker(spk_id), stream, speed, text_frontend, instruct_text)
+        """Speak with a built-in speaker, as an instruction says.
+
+        Raises `ConfigError` for a model without instructions: any whose path does not hold '-Instruct'.
+        """
+        if not self.frontend.instruct:
+            raise ConfigError(
+                f"{self.model_dir} follows no instructions; use CosyVoice-300M-Instruct, in a directory whose name "
+                "says so"
+            )
+        return self._speak(tts_text, self.frontend.speaker(spk_id), stream, speed, text_frontend, instruct_text)
 
     def inference_vc(
         self,
@@ -196,23 +230,11 @@ class CosyVoice:
     def _prompted(self, saved: str, prompt: Prompt | None, prompt_16k: Prompt | None, transcript: str) -> Voice:
         """The voice that a call asks for: a saved one by name, or that of a recording."""
         if saved:
-            return self._speaker(saved)
+            return self.frontend.speaker(saved)
         return self._clone(_given("prompt_wav", prompt, prompt_16k), transcript)
 
     def _clone(self, prompt: Prompt | Audio, transcript: str) -> Voice:
         return self.tts.clone(_audio(prompt), transcript, name="prompt")
-
-    def _with_token_ids(self, name: str) -> Voice:
-        """The speaker with its transcript as the ids that a table of speakers holds."""
-        voice = self._speaker(name)
-        if not voice.transcript:
-            return replace(voice, name=name)
-        model = self.tts.model
-        ids = model.stages.text.encode_prompt(model.transcript_text(voice.transcript))
-        return replace(voice, name=name, prompt_text_token=np.asarray(ids, np.int32))
-
-    def _speaker(self, name: str) -> Voice:
-        return self._saved[name] if name in self._saved else self.tts.store.get(name)
 
 
 class CosyVoice2(CosyVoice):
@@ -267,6 +289,10 @@ def _given(name: str, *candidates: Prompt | None) -> Audio:
 
 def _audio(prompt: Prompt | Audio) -> Audio:
     if isinstance(prompt, Tensor):
+        if prompt.ndim not in (1, 2) or (prompt.ndim == 2 and prompt.shape[0] != 1):
+            raise AudioError(
+                f"the recording is a tensor {list(prompt.shape)}; give one [1, samples] at 16 kHz, as load_wav makes it"
+            )
         return prompt.detach().cpu().numpy().reshape(-1).astype(np.float32), PROMPT_SAMPLE_RATE
     return prompt
 

@@ -47,6 +47,9 @@ def say(
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Model directory; the model of the package otherwise.")] = None,
     backend: Annotated[str, typer.Option(help="native, reference (PyTorch), or auto: native where it can.")] = "auto",
+    variant: Annotated[
+        str, typer.Option(help="Weights of the language model of a released directory, rl for llm.rl.pt.")
+    ] = "",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; all cores otherwise.")] = None,
 ) -> None:
     """Speak a text.
@@ -78,7 +81,7 @@ def say(
 
     with _progress() as progress:
         task = progress.add_task("loading the model", total=None)
-        tts = cosyvoice.load(model, backend=backend, threads=threads)  # type: ignore[arg-type]
+        tts = cosyvoice.load(model, backend=backend, threads=threads, variant=variant)  # type: ignore[arg-type]
         progress.update(task, description="speaking")
         chosen: Voice = tts.clone(ref, transcript) if ref is not None else tts.voice(voice)
 

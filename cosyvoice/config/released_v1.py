@@ -23,6 +23,8 @@ _UNET = "cosyvoice.flow.decoder.ConditionalDecoder"
 _TOKENIZER = "whisper.tokenizer.get_tokenizer"
 # Mel frames of a streamed chunk that the vocoder computes again for the next; fixed in the released implementation.
 _JOINT_FRAMES = 20
+# Nothing in the files says what a model was trained to do; the release tells by the name of the directory as well.
+_INSTRUCT_MARK = "-Instruct"
 
 
 class ReleasedV1(ReleasedYaml):
@@ -48,6 +50,7 @@ class ReleasedV1(ReleasedYaml):
             "hift": self.non_causal_hift(self.part("hift"), _JOINT_FRAMES),
             "mel": self.mel(self.part("feat_extractor")),
             "end_of_prompt_id": None,
+            "follows_instructions": _INSTRUCT_MARK in str(self.path.parent.absolute()),
         }
 
     def _tokenizer(self) -> None:

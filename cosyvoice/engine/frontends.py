@@ -10,6 +10,7 @@ import regex
 from cosyvoice.config.model import ModelConfig
 from cosyvoice.config.qwen_files import QWEN_DIRECTORY
 from cosyvoice.engine.compat import Compat, check_compat
+from cosyvoice.engine.instructions import END_OF_PROMPT
 from cosyvoice.engine.stages import TextFrontend
 from cosyvoice.errors import MissingDependencyError, TextError
 from cosyvoice.text.frontend import TextFrontend as TextPieces
@@ -102,8 +103,8 @@ class ReleasedTextFrontend:
         return self._tokenizer.encode(self._frontend.normalise(text))
 
     def count_phones(self, text: str) -> int:
-        """An estimate from the characters of `text`; control marks and tags are not counted."""
-        plain = _CONTROL_MARK.sub(" ", text)
+        """An estimate from the characters of `text`; control marks, tags and an instruction before it are not spoken."""
+        plain = _CONTROL_MARK.sub(" ", text.rpartition(END_OF_PROMPT)[2])
         return round(sum(len(kind.findall(plain)) * phones for kind, phones in _PHONES_PER_CHARACTER))
 
 

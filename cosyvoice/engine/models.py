@@ -19,7 +19,7 @@ from cosyvoice.engine.decoding import DecodingRules, Sampler, decode, decode_arr
 from cosyvoice.engine.instructions import DEFAULT_INSTRUCTION, END_OF_PROMPT, complete_instruction, is_known
 from cosyvoice.engine.prompt_encoders import PROMPT_SAMPLE_RATE
 from cosyvoice.engine.stages import FloatArray, FlowInput, IntArray, LLMInput, Stages
-from cosyvoice.engine.streaming import ChunkSchedule, StreamingConfig
+from cosyvoice.engine.streaming import ChunkSchedule, StreamingConfig, unused_reference
 from cosyvoice.errors import AudioError, ConfigError, VoiceError
 from cosyvoice.voice.voice import Voice
 
@@ -119,6 +119,10 @@ class CosyVoiceModel:
     def schedule(self, streaming: StreamingConfig, prompt_tokens: int) -> ChunkSchedule:
         """Where the chunks of a piece end, after a reference of `prompt_tokens` tokens."""
         return ChunkSchedule(streaming, 0, self.lookahead, self.attention_chunk)
+
+    def streamed_reference(self, streaming: StreamingConfig, flow: FlowInput) -> FlowInput:
+        """What of the reference conditions a stream."""
+        return flow
 
     def encode_reference(self, samples: FloatArray, sample_rate: int) -> ReferenceFeatures:
         """Speech tokens, mel and speaker embedding of mono `samples` [time].
@@ -246,8 +250,14 @@ class CosyVoice2Model(CosyVoiceModel):
         streaming.check(self.attention_chunk)
 
     def schedule(self, streaming: StreamingConfig, prompt_tokens: int) -> ChunkSchedule:
-        """The first chunk is lengthened, so that it fills whole chunks together with the reference."""
+        """The first chunk fills whole chunks together with the reference."""
         return ChunkSchedule(streaming, prompt_tokens, self.lookahead, self.attention_chunk)
+
+    def streamed_reference(self, streaming: StreamingConfig, flow: FlowInput) -> FlowInput:
+        """The reference without its very beginning, so that the first chunk can be short."""
+        unused = unused_reference(streaming, len(flow.prompt_token), self.attention_chunk)
+        frames = unused * round(self.config.frames_per_token)
+        return FlowInput(flow.prompt_token[unused:], flow.prompt_mel[frames:], flow.speaker_embedding)
 
     def align(self, tokens: IntArray, mel: FloatArray) -> tuple[IntArray, FloatArray]:
         """Both cut to the shorter one, so that every token has its frames."""

@@ -267,10 +267,11 @@ class _PieceStream:
     def __init__(self, model: CosyVoiceModel, request: Request, report: Report) -> None:
         config = request.streaming or model.default_streaming
         self._stages, self._report = model.stages, report
-        self._schedule = model.schedule(config, len(request.prompt.flow.prompt_token))
+        reference = model.streamed_reference(config, request.prompt.flow)
+        self._schedule = model.schedule(config, len(reference.prompt_token))
         self._masks_at_end = config.mode == "consistent"
         self._stretcher = MelStretcher(request.speed)
-        self._flow_state = model.stages.flow.init_state(request.prompt.flow)
+        self._flow_state = model.stages.flow.init_state(reference)
         self._vocoder_state = model.stages.vocoder.init_state()
         self._pending: list[int] = []
         self._received = 0

@@ -2,8 +2,9 @@
 
 A chunk is computed once `hop` new tokens and the look-ahead of the flow have come; hops grow, since a
 listener who already hears something can be given more at once, and larger chunks cost less. All of this
-belongs to one utterance. The first hop is lengthened so that prompt and chunk together fill whole attention
-chunks.
+belongs to one utterance. In the consistent mode the first chunk is shorter than an attention chunk: the end of the
+reference fills the rest of it, so somebody hears something early. In the released mode the first hop is lengthened until
+reference and chunk together are a multiple of it.
 
 Two modes differ in the last chunk of a piece:
 
@@ -28,12 +29,14 @@ StreamingMode = Literal["consistent", "released"]
 
 @dataclass(frozen=True)
 class StreamingConfig:
-    """Chunk sizes in tokens; the defaults are those of the released implementation."""
+    """Chunk sizes in tokens; but for `first`, the defaults are those of the released implementation."""
 
     hop: int = 25
     growth: int = 2
     max_hop: int = 100
     mode: StreamingMode = "consistent"
+    first: int = 12
+    """Of the first chunk at least, in the consistent mode; more than an attention chunk counts as one."""
 
     def check(self, attention_chunk: int) -> None:
         """Raise `ConfigError` where chunks would not fill attention chunks of `attention_chunk` tokens."""
@@ -44,9 +47,11 @@ class StreamingConfig:
                 f"hop {self.hop}, growth {self.growth}, max_hop {self.max_hop}: hops cannot shrink; "
                 "use a growth of at least 1 and a max_hop of at least hop"
             )
-        for name, value in (("hop", self.hop), ("max_hop", self.max_hop)):
+        for name, value in (("first", self.first), ("hop", self.hop), ("max_hop", self.max_hop)):
             if value < 1:
                 raise ConfigError(f"{name} is {value} tokens; use at least 1")
+            if name == "first":
+                continue
             if self.mode == "consistent" and value % attention_chunk:
                 raise ConfigError(
                     f"{name} is {value} tokens, which is no multiple of the model's attention chunk of "
@@ -61,17 +66,35 @@ class ChunkSchedule:
         self._config = config
         self._lookahead = lookahead
         self._spoken = 0
-        self._hop = config.hop
-        unit = attention_chunk if config.mode == "consistent" else config.hop
-        self._padding = -prompt_tokens % unit
+        if config.mode == "consistent":
+            missing = -prompt_tokens % attention_chunk
+            first = min(config.first, attention_chunk)
+            self._size = missing if missing >= first else missing + attention_chunk
+            self._next_hop = config.hop if self._size < config.hop else self._grown(config.hop)
+        else:
+            self._size = config.hop + -prompt_tokens % config.hop
+            self._next_hop = self._grown(config.hop)
 
     @property
     def needed(self) -> int:
         """Tokens, counted from the start of the piece, that the next chunk needs; the last are look-ahead."""
-        return self._spoken + self._hop + self._padding + self._lookahead
+        return self._spoken + self._size + self._lookahead
 
     def advance(self) -> None:
         """The chunk was computed."""
-        self._spoken += self._hop + self._padding
-        self._padding = 0
-        self._hop = min(self._hop * self._config.growth, self._config.max_hop)
+        self._spoken += self._size
+        self._size = self._next_hop
+        self._next_hop = self._grown(self._size)
+
+    def _grown(self, hop: int) -> int:
+        return min(hop * self._config.growth, self._config.max_hop)
+
+
+def unused_reference(config: StreamingConfig, prompt_tokens: int, attention_chunk: int) -> int:
+    """Tokens to leave out at the beginning of a reference, so that the first chunk needs no more than `first`.
+
+    Less than an attention chunk, and none of a reference that is hardly longer than one.
+    """
+    if config.mode != "consistent" or prompt_tokens < 2 * attention_chunk:
+        return 0
+    return (prompt_tokens + min(config.first, attention_chunk)) % attention_chunk

@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 
 from cosyvoice import __version__
 from cosyvoice.checkpoint.directories import replacing
-from cosyvoice.checkpoint.released import load_spk2info, load_state_dict
+from cosyvoice.checkpoint.released import load_spk2info, load_state_dict, network_paths
 from cosyvoice.checkpoint.speakers import SPEAKERS_FILE, write_speakers
 from cosyvoice.checkpoint.weights import read_weights
 from cosyvoice.config.bundle import BUNDLE_FILE, PRECISIONS, Bundle, Precision, is_bundle, read_bundle
@@ -62,13 +62,24 @@ class Source:
     directory: Path
     config: ModelConfig
     released: bool
+    variant: str = ""
+    """Of the language model, in the released layout."""
 
     @classmethod
-    def open(cls, directory: Path) -> Source:
-        """Raises `ModelError` for a directory without a model, and for a bundle whose weights are no numbers."""
+    def open(cls, directory: Path, variant: str = "") -> Source:
+        """The model in `directory`, in the released layout with the `variant` of the language model, as "rl".
+
+        Raises `ModelError` for a directory without a model or that variant, and for a bundle whose weights are no
+        numbers, `ConfigError` for a variant of another layout.
+        """
         config = read_model_config(directory)
+        pickled = detect_generation(directory) is not None
+        if variant and not pickled:
+            raise ConfigError(f"{directory} holds one set of weights; variants lie in released directories only")
+        if pickled:
+            network_paths(directory, variant)
         if not is_bundle(directory):
-            return cls(directory, config, released=config.released or detect_generation(directory) is not None)
+            return cls(directory, config, config.released or pickled, variant)
         bundle = read_bundle(directory)
         if not bundle.float_weights:
             raise ModelError(f"{directory} is quantised already; convert the model that it was made from")
@@ -80,7 +91,9 @@ class Source:
 
     def path(self, network: str) -> Path:
         """The file of a network's weights."""
-        return self.directory / f"{network}{'.pt' if self._pickled else '.safetensors'}"
+        if self._pickled:
+            return network_paths(self.directory, self.variant)[network]
+        return self.directory / f"{network}.safetensors"
 
     def weights(self, network: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         """Weights of `llm`, `flow` or `hift` in the type of the file, and what the file says of them."""
@@ -119,6 +132,7 @@ def convert(
     progress: Progress | None = None,
     measure: bool = True,
     quantised: Quantised | None = None,
+    variant: str = "",
 ) -> Bundle:
     """Make the bundle `out` from the model directory `source`, and measure what that costs in quality.
 
@@ -132,6 +146,7 @@ def convert(
         progress: told what is done next.
         measure: without it the bundle is not run, and its record says nothing of its quality.
         quantised: a language model in blocks, of which `source` holds the same weights as numbers; for `fp32`.
+        variant: of the language model of a released directory, "rl" for `llm.rl.pt`.
 
     Raises:
         ConfigError: no such precision.
@@ -143,7 +158,7 @@ def convert(
     source, out = Path(source), Path(out)
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (overwrite and is_bundle(out)))):
         raise OutputError(f"{out} is not an empty directory; choose another one")
-    opened = Source.open(source)
+    opened = Source.open(source, variant)
     say = progress or (lambda stage: None)
     with replacing(out) as fresh:
         copy_frontend(opened, fresh)
@@ -298,6 +313,9 @@ def _quality(source: Source, fresh: Path) -> dict[str, float]:
     store = VoiceStore(presets=source.directory / "voices")
     names = store.preset_names()
     voice = store.get(names[0]) if names else None
-    expected, stages = load_reference_model(source.directory).stages, load_native_model(fresh).stages
+    expected, stages = (
+        load_reference_model(source.directory, variant=source.variant).stages,
+        load_native_model(fresh).stages,
+    )
     measured = compare_stages(expected, stages, source.config, voice)
     return {name: float(f"{value:.3g}") for name, value in measured.items()}

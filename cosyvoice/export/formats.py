@@ -102,6 +102,7 @@ def convert_model(
     precision: str | None = None,
     progress: Progress | None = None,
     measure: bool = True,
+    variant: str = "",
 ) -> Converted:
     """Write the model in `source` as `to` into the directory `out`, complete or not at all.
 
@@ -114,6 +115,7 @@ def convert_model(
             can hold them; fp32 for a bundle of anything else, and fp16 for GGUF of anything else.
         progress: told what is done next.
         measure: whether a bundle is run beside the reference.
+        variant: of the language model of a released directory, "rl" for `llm.rl.pt`.
 
     Raises:
         ConfigError: no such form, or none in that precision.
@@ -129,8 +131,8 @@ def convert_model(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} is not an empty directory; choose another one")
     if to == "bundle":
-        return _to_bundle(source, out, precision, say, measure)
-    opened = _opened(source)
+        return _to_bundle(source, out, precision, say, measure, variant)
+    opened = _opened(source, variant)
     if to == "gguf" and precision is None and found != "gguf":
         precision = "fp16"
     with replacing(out) as fresh:
@@ -159,17 +161,19 @@ def read_network(source: Source, network: str) -> dict[str, Tensor]:
     return dict(source.weights(network)[0])
 
 
-def _opened(directory: Path) -> Source:
+def _opened(directory: Path, variant: str = "") -> Source:
     """A source whose configuration says whether it was released, so that the other forms say it too."""
-    source = Source.open(directory)
+    source = Source.open(directory, variant)
     return replace(source, config=source.config.model_copy(update={"released": source.released}))
 
 
-def _to_bundle(source: Path, out: Path, precision: str | None, say: Progress, measure: bool) -> Converted:
+def _to_bundle(
+    source: Path, out: Path, precision: str | None, say: Progress, measure: bool, variant: str = ""
+) -> Converted:
     if detect_format(source) != "gguf":
-        record = convert(source, out, _bundle_precision(precision), progress=say, measure=measure)
+        record = convert(source, out, _bundle_precision(precision), progress=say, measure=measure, variant=variant)
         return _converted(out, "bundle", record.precision, record.quality)
-    opened = _opened(source)
+    opened = _opened(source, variant)
     llm = read_network(opened, "llm")
     bits = bits_of(llm) if precision is None else set()
     quantised = None

@@ -30,7 +30,7 @@ CacheType = Literal["float32", "float16"]
 WEIGHTS = "flow.safetensors"
 GRAPHS: dict[str, str] = {"float32": "flow.onnx", "float16": "flow_half_cache.onnx"}
 """The estimator for each type of cached keys and values."""
-PROMPT_CACHE_BYTES = 512 * 2**20
+PROMPT_CACHE_BYTES = 256 * 2**20
 
 
 class Voice(Protocol):

@@ -50,6 +50,8 @@ class Runtime:
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.enable_cpu_mem_arena = False
+        # A plan is kept for every combination of shapes that has been seen, of which speech brings new ones for ever.
+        options.enable_mem_pattern = False
         try:
             return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no common public base

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cosyvoice.checkpoint.inspection import check_weights
-from cosyvoice.checkpoint.released import load_spk2info, load_state_dict
+from cosyvoice.checkpoint.released import load_spk2info, load_state_dict, network_paths
 from cosyvoice.checkpoint.weights import read_weights
 from cosyvoice.config.bundle import is_bundle, read_bundle
 from cosyvoice.config.model import ModelConfig
@@ -38,7 +38,11 @@ _UNUSED = "llm.model.lm_head.weight"
 
 
 def load_reference_model(
-    directory: Path, threads: int | None = None, device: str = "cpu", compat: Compat = "corrected"
+    directory: Path,
+    threads: int | None = None,
+    device: str = "cpu",
+    compat: Compat = "corrected",
+    variant: str = "",
 ) -> CosyVoiceModel:
     """Load a model directory, released or our own.
 
@@ -47,6 +51,7 @@ def load_reference_model(
         threads: of the operations of PyTorch and ONNX Runtime; None uses all cores and changes nothing.
         device: where the networks run, as PyTorch names it. The prompt encoders stay on the CPU.
         compat: whether mistakes of the released code are corrected or reproduced.
+        variant: of the language model of a released directory, "rl" for `llm.rl.pt`.
 
     Raises `ModelError` for files that are missing, damaged or of another model, `ConfigError` for settings
     that this version does not know.
@@ -64,14 +69,15 @@ def load_reference_model(
             f"{directory} is quantised to {bundle.precision}, which the native engine alone can run; "
             "leave out backend='reference', or load the model that it was converted from"
         )
-    extension = ".pt" if released else ".safetensors"
-    if released:
-        for name, shapes in expected_shapes(config).items():
-            check_weights(directory / f"{name}{extension}", shapes, config.generation)
+    if variant and not released:
+        raise ConfigError(f"{directory} holds one set of weights; variants lie in released directories only")
+    paths = network_paths(directory, variant) if released else {}
+    for name, shapes in expected_shapes(config).items() if released else ():
+        check_weights(paths[name], shapes, config.generation)
     llm, flow, hift = build_llm(config), build_flow(config), build_hift(config)
     networks: dict[str, nn.Module] = {"llm": llm, "flow": flow, "hift": hift}
     for name, network in networks.items():
-        path = directory / f"{name}{extension}"
+        path = paths.get(name, directory / f"{name}.safetensors")
         weights = load_state_dict(path) if released else read_weights(path)[0]
         if network is hift and not has_weight_norm(weights):
             hift.remove_weight_norm()

@@ -11,6 +11,7 @@ import cosyvoice
 from cosyvoice.errors import ConfigError
 from cosyvoice.server.app import create_app
 from cosyvoice.server.logs import set_up_logging
+from cosyvoice.server.memory import bound_allocator
 from cosyvoice.server.service import SpeechService
 from cosyvoice.server.settings import Settings
 from cosyvoice.server.websocket.connection import largest_frame
@@ -38,6 +39,7 @@ def run_server(settings: Settings) -> None:
 
     Raises what `cosyvoice.load` raises, and `ConfigError` where the address cannot be listened on.
     """
+    bound_allocator()
     set_up_logging(settings)
     listener = _listen(settings.host, settings.port)
     with listener:

@@ -28,6 +28,7 @@ from cosyvoice.server.channel import Channel
 from cosyvoice.server.errors import CLIENT_CLOSED, Cancelled, RequestError, problem_of
 from cosyvoice.server.feed import TextFeed
 from cosyvoice.server.job import SpeechJob, drop, interruptible
+from cosyvoice.server.memory import FreeMemory
 from cosyvoice.server.metrics import Metrics
 from cosyvoice.server.requests import SpeechRequest
 from cosyvoice.server.settings import Settings
@@ -61,6 +62,7 @@ class SpeechService:
         self.delivering = 0
         """Connections that are sending speech, which may go on after its work has ended; counted in the event loop."""
         self._tracer = Tracer(settings.tracing)
+        self._memory = FreeMemory()
         self._workers = ThreadPoolExecutor(settings.limits.running, thread_name_prefix="cosyvoice-speak")
         self._jobs: dict[SpeechJob, Future[None]] = {}
         self._lock = threading.Lock()
@@ -198,6 +200,7 @@ class SpeechService:
         with contextlib.suppress(Exception):
             self._account(job, outcome, error)
         job.channel.finish(error)
+        self._memory.give_back()
 
     def _account(self, job: SpeechJob, outcome: str, error: BaseException | None) -> None:
         self.metrics.request(outcome)
