@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,7 +13,6 @@ from cosyvoice.benchmark.harness import CLOCK, Clock
 from cosyvoice.benchmark.workload import TEXT, UNGUARDED, Workload
 from cosyvoice.engine.pipeline import TTS
 from cosyvoice.engine.stages import FloatArray, LLMStage, MelChunk, TokenChunk
-from cosyvoice.engine.streaming import ChunkSchedule, StreamingConfig
 
 DECODED_TOKENS = 40
 """Tokens that are decoded to find the speed of decoding."""
@@ -77,14 +77,14 @@ def measure_whole(tts: TTS, work: Workload, clock: Clock = CLOCK) -> Parts:
 def measure_stream(
     tts: TTS, work: Workload, clock: Clock = CLOCK, after_chunk: Callable[[], None] | None = None
 ) -> Parts:
-    """Flow and vocoder over an utterance in chunks of the flow's attention (one second); each chunk is a part.
+    """Flow and vocoder over an utterance in chunks of one length (usually a second); each chunk is a part.
 
     The very last chunk, which also gives what was held back as look-ahead, is of another size and not measured.
     """
     stages, model = tts.model.stages, tts.model
-    flow_input, hop = work.flow_input(), model.attention_chunk
-    config = StreamingConfig(hop=hop, growth=1, max_hop=hop)
-    schedule = ChunkSchedule(config, len(flow_input.prompt_token), model.lookahead, model.attention_chunk)
+    flow_input, usual = work.flow_input(), model.default_streaming
+    config = replace(usual, growth=1, max_hop=usual.hop, first=usual.hop)
+    schedule = model.schedule(config, len(flow_input.prompt_token))
     flow, vocoder = stages.flow.init_state(flow_input), stages.vocoder.init_state()
     script, said = work.script(work.tokens), 0
     parts: Parts = {}

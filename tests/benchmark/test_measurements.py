@@ -42,8 +42,8 @@ def test_the_whole_is_the_sum_of_its_stages(fake):
     # The step that gives the stop id reads the last token.
     llm = READ_SECONDS + TOKENS * STEP_SECONDS
     assert parts["whole"] == llm + TOKENS * FLOW_SECONDS + FRAMES * VOCODER_SECONDS
-    # The prompt of 87 tokens is filled up to 100, then come 25 tokens and 3 of look-ahead.
-    first = 13 + 25 + 3
+    # The first chunk has 12 tokens, whatever the length of the prompt, and 3 of look-ahead.
+    first = 12 + 3
     llm = READ_SECONDS + (first - 1) * STEP_SECONDS
     assert parts["first_audio"] == llm + first * FLOW_SECONDS + 2 * (first - 3) * VOCODER_SECONDS
     assert fake.llm.released == 2
