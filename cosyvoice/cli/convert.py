@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,14 +46,8 @@ def convert(
     from rich.console import Console
 
     with Console(stderr=True).status("reading") as status:
-        made = convert_model(
-            model_dir,
-            out,
-            to,
-            precision,
-            status.update,
-            variant=variant,  # type: ignore[arg-type]
-        )
+        form: Any = to
+        made = convert_model(model_dir, out, form, precision, status.update, variant=variant)
     what = "" if made.format == "bundle" else f"{made.format}, "
     typer.echo(f"{out}: {what}{made.precision}, {made.size / 1e6:.0f} MB in {made.files} files")
     for name, value in made.quality.items():

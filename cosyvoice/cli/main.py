@@ -18,7 +18,7 @@ from cosyvoice.cli.doctor import doctor
 from cosyvoice.cli.download import download
 from cosyvoice.cli.evaluate import evaluate
 from cosyvoice.cli.inspect import inspect
-from cosyvoice.cli.parity import parity
+from cosyvoice.cli.parity import app as parity
 from cosyvoice.cli.say import say
 from cosyvoice.cli.serve import serve
 from cosyvoice.cli.train import train
@@ -41,7 +41,7 @@ app.command()(convert)
 app.command()(download)
 app.command()(inspect)
 app.command()(bench)
-app.command()(parity)
+app.add_typer(parity, name="parity")
 app.command()(corpus)
 app.command()(train)
 

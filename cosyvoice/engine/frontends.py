@@ -103,7 +103,7 @@ class ReleasedTextFrontend:
         return self._tokenizer.encode(self._frontend.normalise(text))
 
     def count_phones(self, text: str) -> int:
-        """An estimate from the characters of `text`; control marks, tags and an instruction before it are not spoken."""
+        """An estimate from the characters of `text`; control marks, tags and instructions are not counted."""
         plain = _CONTROL_MARK.sub(" ", text.rpartition(END_OF_PROMPT)[2])
         return round(sum(len(kind.findall(plain)) * phones for kind, phones in _PHONES_PER_CHARACTER))
 

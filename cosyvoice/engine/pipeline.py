@@ -28,6 +28,7 @@ from cosyvoice.engine.guard import Guard
 from cosyvoice.engine.joining import Joining
 from cosyvoice.engine.models import CosyVoiceModel, Prompt, ReferenceFeatures
 from cosyvoice.engine.prompt_encoders import PROMPT_SAMPLE_RATE
+from cosyvoice.engine.sampling import Sampling
 from cosyvoice.engine.session import ArrivingText, Piece, Progress, RecordedTokens, Request, Session, SpeechStream
 from cosyvoice.engine.speech import Report, Speech
 from cosyvoice.engine.stages import FloatArray
@@ -155,6 +156,7 @@ class TTS:
         streaming: StreamingConfig | None = None,
         guard: Guard | None = None,
         joining: Joining | None = None,
+        sampling: Sampling | None = None,
         normalise: bool = True,
         progress: Progress | None = None,
     ) -> Speech:
@@ -164,19 +166,22 @@ class TTS:
             text: what to say; long text is spoken in pieces.
             voice: a voice, the name of one, or None for the model's first.
             seed: the same seed gives the same samples; None draws one, which the report names.
-            speed: 0.5 to 2 times the pace of the voice.
+            speed: times the pace of the voice, 0.25 to 4; what lies within 0.5 and 2 sounds natural.
             instruct: how to say it, for models that follow instructions.
             streaming: compute in chunks as `stream` does, and give the joined result. None computes each
                 piece whole, with attention to all of it.
             guard: limits of what is taken for speech, and how often it is tried again.
             joining: edges of pieces and pauses between them.
+            sampling: how tokens are drawn; None: as the model was tuned for.
             normalise: False reads the text as it stands, in one piece, without spelling out its numbers.
             progress: called with the number of pieces spoken and of all.
 
         Raises `TextError`, `VoiceError` or `ConfigError` before anything is computed, and `GenerationError`
         where the model gave nothing at all.
         """
-        session = self._session(text, voice, seed, speed, instruct, streaming, guard, joining, normalise, progress)
+        session = self._session(
+            text, voice, seed, speed, instruct, streaming, guard, joining, sampling, normalise, progress
+        )
         return _joined(session)
 
     def stream(
@@ -190,6 +195,7 @@ class TTS:
         streaming: StreamingConfig | None = None,
         guard: Guard | None = None,
         joining: Joining | None = None,
+        sampling: Sampling | None = None,
         normalise: bool = True,
     ) -> SpeechStream:
         """Speak `text` and give out chunks as soon as they are ready; arguments and errors as in `say`.
@@ -202,7 +208,9 @@ class TTS:
         any point. Joined, the chunks are what `say` gives with the same arguments and the same `streaming`.
         """
         streaming = streaming or self.model.default_streaming
-        session = self._session(text, voice, seed, speed, instruct, streaming, guard, joining, normalise, None)
+        session = self._session(
+            text, voice, seed, speed, instruct, streaming, guard, joining, sampling, normalise, None
+        )
         return SpeechStream(session)
 
     def pieces(
@@ -215,13 +223,14 @@ class TTS:
         instruct: str | None = None,
         guard: Guard | None = None,
         joining: Joining | None = None,
+        sampling: Sampling | None = None,
         normalise: bool = True,
     ) -> SpeechStream:
         """Speak `text` and give out each piece, computed whole, as soon as it is ready; arguments as in `say`.
 
         Joined, the chunks are what `say` gives. The first one comes later than that of `stream`.
         """
-        session = self._session(text, voice, seed, speed, instruct, None, guard, joining, normalise, None)
+        session = self._session(text, voice, seed, speed, instruct, None, guard, joining, sampling, normalise, None)
         return SpeechStream(session)
 
     def convert(
@@ -308,6 +317,7 @@ class TTS:
         streaming: StreamingConfig | None,
         guard: Guard | None,
         joining: Joining | None,
+        sampling: Sampling | None,
         normalise: bool,
         progress: Progress | None,
     ) -> Session:
@@ -327,7 +337,17 @@ class TTS:
             speaker = voice if isinstance(voice, Voice) else self.voice(voice)
             prompt = self.model.prompt(speaker, instruct, text if isinstance(text, str) else "")
         report.warnings += prompt.warnings
-        request = Request(pieces, prompt, seed, speed, streaming, guard or Guard(), joining or Joining(), progress)
+        request = Request(
+            pieces,
+            prompt,
+            seed,
+            speed,
+            streaming,
+            guard or Guard(),
+            joining or Joining(),
+            progress,
+            sampling or Sampling(),
+        )
         report.seconds = time.perf_counter() - start
         return Session(self.model, request, report)
 

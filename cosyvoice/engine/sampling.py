@@ -8,18 +8,24 @@ one, as the released implementation does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cosyvoice.config.model import SamplingConfig
-from cosyvoice.errors import GenerationError
+from cosyvoice.errors import ConfigError, GenerationError
 
 FloatArray = NDArray[np.float32]
 Multinomial = Callable[[FloatArray], int]
 """Draws an index in proportion to non-negative weights, which need not sum to one."""
+
+
+HIGHEST_TEMPERATURE = 2.0
+_COLDEST = 1e-4
 
 
 class Candidates(NamedTuple):
@@ -104,12 +110,44 @@ def ras_draw(scores: FloatArray, history: Sequence[int], config: SamplingConfig,
     return Draw(multinomial(softmax(others)), True)
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """Departures from the sampling that a model was tuned for. Raises `ConfigError` for values out of range."""
+
+    top_k: int | None = None
+    """Candidates at most; None: the model's own number."""
+    top_p: float | None = None
+    """Probability that the candidates reach together; None: the model's own."""
+    temperature: float = 1.0
+    """Scores are divided by it; 0 always takes the likeliest id that is not repeated."""
+
+    def __post_init__(self) -> None:
+        if self.top_k is not None and self.top_k < 1:
+            raise ConfigError(f"top_k is {self.top_k}; it must be at least 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p is {self.top_p:g}; it must be above 0 and at most 1")
+        if not 0 <= self.temperature <= HIGHEST_TEMPERATURE:
+            raise ConfigError(
+                f"the temperature {self.temperature:g} is out of range; choose one from 0 to {HIGHEST_TEMPERATURE:g}"
+            )
+
+    def sampler(self, config: SamplingConfig, multinomial: Multinomial) -> RASSampler:
+        """The sampler of a model with `config`, changed so far."""
+        changes = {"top_k": self.top_k, "top_p": self.top_p}
+        config = config.model_copy(update={name: value for name, value in changes.items() if value is not None})
+        return RASSampler(config, multinomial, self.temperature)
+
+
 class RASSampler:
     """`ras_draw` with its settings and its source of randomness bound: what a language model is given."""
 
-    def __init__(self, config: SamplingConfig, multinomial: Multinomial) -> None:
+    def __init__(self, config: SamplingConfig, multinomial: Multinomial, temperature: float = 1.0) -> None:
         self.config = config
         self.multinomial = multinomial
+        self._temperature = max(temperature, _COLDEST)
 
     def __call__(self, scores: FloatArray, history: Sequence[int]) -> int:
+        if self._temperature != 1.0 and not math.isinf(scores.max()):
+            # From the peak, where the coldest temperature stays within single precision.
+            scores = np.asarray((scores - scores.max()) / np.float32(self._temperature), np.float32)
         return ras_draw(scores, history, self.config, self.multinomial).token

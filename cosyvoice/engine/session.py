@@ -19,7 +19,7 @@ from cosyvoice.engine.guard import Fault, Guard, TokenWatch, distance
 from cosyvoice.engine.joining import Joining, PieceEdges, silence
 from cosyvoice.engine.models import CosyVoiceModel, Prompt
 from cosyvoice.engine.overlap import RunAhead
-from cosyvoice.engine.sampling import RASSampler, numpy_multinomial
+from cosyvoice.engine.sampling import Sampling, numpy_multinomial
 from cosyvoice.engine.speech import Chunk, PieceReport, Report
 from cosyvoice.engine.stages import FloatArray, MelChunk, TokenChunk
 from cosyvoice.engine.streaming import StreamingConfig
@@ -62,6 +62,7 @@ class Request:
     guard: Guard = field(default_factory=Guard)
     joining: Joining = field(default_factory=Joining)
     progress: Progress | None = None
+    sampling: Sampling = field(default_factory=Sampling)
 
 
 class SpeechStream:
@@ -139,7 +140,7 @@ class Session:
             piece.retries = attempt
             tokens, watch, fault = self._tokens(source, number, attempt, piece)
             if fault is None:
-                samples = self._render(tokens)
+                samples = self._render(source, tokens)
                 fault = self._request.guard.audio_fault(samples, self.report.sample_rate) if watch else None
                 if fault is None:
                     piece.tokens = len(tokens)
@@ -151,7 +152,7 @@ class Session:
                 best = score, tokens
         if best is not None:
             piece.tokens = len(best[1])
-            yield self._render(best[1])
+            yield self._render(source, best[1])
 
     def _tokens(
         self, source: Piece, number: int, attempt: int, piece: PieceReport
@@ -167,9 +168,9 @@ class Session:
                     return tokens, watch, fault
         return tokens, watch, watch.finish() if watch else None
 
-    def _render(self, tokens: list[int]) -> FloatArray:
+    def _render(self, source: Piece, tokens: list[int]) -> FloatArray:
         stages, report = self._model.stages, self.report
-        spoken = list(self._model.spoken(iter(tokens)))
+        spoken = list(self._spoken(source, iter(tokens)))
         if not spoken:
             return np.zeros(0, np.float32)
         with report.measure("flow"):
@@ -193,7 +194,7 @@ class Session:
             generated, watch = self._begin(source, number, attempt, piece)
             piece.tokens = 0
             with closing(RunAhead(generated) if self._model.stages.concurrent else generated) as tokens:
-                for token in self._model.spoken(_observed(tokens, watch, piece)):
+                for token in self._spoken(source, _observed(tokens, watch, piece)):
                     yield from stream.push(token)
             fault = piece.faults[attempt] if len(piece.faults) > attempt else watch.finish() if watch else None
             if fault is not None and len(piece.faults) == attempt:
@@ -203,6 +204,10 @@ class Session:
             piece.cut = fault is not None and stream.begun
             yield from stream.finish()
             return
+
+    def _spoken(self, source: Piece, tokens: Iterator[int]) -> Iterator[int]:
+        """Those of the tokens that are handed to the flow; all of what somebody has spoken, with its pauses."""
+        return tokens if isinstance(source, RecordedTokens) else self._model.spoken(tokens)
 
     def _retries(self, source: Piece) -> int:
         """Only text that lies there in full can be spoken again."""
@@ -216,7 +221,7 @@ class Session:
         if isinstance(source, RecordedTokens):
             return (token for token in source.tokens), None
         generator = piece_generator(request.seed, number, attempt)
-        sampler = RASSampler(model.config.llm.sampling, numpy_multinomial(generator))
+        sampler = request.sampling.sampler(model.config.llm.sampling, numpy_multinomial(generator))
         if isinstance(source, ArrivingText):
             arriving = self._arriving(source.parts, piece)
             return self._measured(model.generate_arriving(arriving, request.prompt, sampler)), None

@@ -3,8 +3,8 @@
 A chunk is computed once `hop` new tokens and the look-ahead of the flow have come; hops grow, since a
 listener who already hears something can be given more at once, and larger chunks cost less. All of this
 belongs to one utterance. In the consistent mode the first chunk is shorter than an attention chunk: the end of the
-reference fills the rest of it, so somebody hears something early. In the released mode the first hop is lengthened until
-reference and chunk together are a multiple of it.
+reference fills the rest of it, so somebody hears something early. In the released mode the first hop is lengthened
+until reference and chunk together are a multiple of it.
 
 Two modes differ in the last chunk of a piece:
 

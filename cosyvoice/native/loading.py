@@ -60,6 +60,8 @@ def load_native_model(
     check_compat(compat)
     bundle = read_bundle(directory)
     config = read_model_config(directory)
+    if bundle.released:
+        config = apply_compat(config, compat)
     runtime = Runtime(threads)
     stages = Stages(
         text=text_frontend(config, directory, compat),
@@ -72,7 +74,7 @@ def load_native_model(
         concurrent=runtime.threads > 2,
         description={**runtime.description, "precision": bundle.precision},
     )
-    return model_of(apply_compat(config, compat) if bundle.released else config, stages)
+    return model_of(config, stages)
 
 
 def _flow_stage(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
+from cosyvoice.config.bundle import Precision
 from cosyvoice.engine.models import CosyVoiceModel
 from cosyvoice.export.bundle import convert
 from cosyvoice.native.loading import load_native_model
@@ -31,23 +32,24 @@ phases of the source are drawn, but never have an effect.
 
 
 class Converted:
-    """The model of a generation as a bundle in single precision, made when it is first asked for.
+    """The model of a generation as a bundle, made when it is first asked for.
 
     Args:
         folder: holds the released model.
         generation: of the model.
         directory: an existing directory for the bundle.
+        precision: of the bundle.
     """
 
-    def __init__(self, folder: ParityFolder, generation: str, directory: Path) -> None:
-        self.folder, self.generation = folder, generation
+    def __init__(self, folder: ParityFolder, generation: str, directory: Path, precision: Precision = "fp32") -> None:
+        self.folder, self.generation, self.precision = folder, generation, precision
         self._directory = directory
 
     @cached_property
     def bundle(self) -> Path:
         """The directory of the bundle. Raises `ModelError` for a model that cannot be converted."""
         out = self._directory / self.generation
-        convert(self.folder.model_dir(self.generation), out, measure=False)
+        convert(self.folder.model_dir(self.generation), out, self.precision, measure=False)
         return out
 
     @cached_property

@@ -20,6 +20,8 @@ from cosyvoice.errors import ModelError
 
 TOLERANCE = 1e-4
 """Absolute tolerance of everything that does not depend on F0."""
+STOPPED = "(check stopped)"
+"""Stands for the tensors that a check did not come to."""
 F0_TOLERANCE = 1e-3
 """Tolerance of F0 (Hz) and of waveforms that pass through it: the phase sums F0 over the utterance."""
 
@@ -68,7 +70,11 @@ class ParityFolder:
     root: Path
 
     def model_dir(self, generation: str) -> Path:
-        return self.root / generation / "model"
+        """The model that the records of `generation` belong to; a file `model` names its place."""
+        place = self.root / generation / "model"
+        if not place.is_file():
+            return place
+        return Path(place.read_text(encoding="utf-8").strip()).expanduser()
 
     def has(self, topic: str) -> bool:
         return (self.root / "golden" / f"{topic}.safetensors").is_file()

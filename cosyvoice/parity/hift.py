@@ -85,11 +85,21 @@ def check(folder: ParityFolder, generation: str = "v3") -> Iterator[Row]:
 
 def _rows(topic: Topic, results: Iterator[Result], inputs: frozenset[str]) -> Iterator[Row]:
     report = Report(topic, inputs=set(inputs))
+    _take(report, results)
+    yield from report.finish()
+
+
+def _take(report: Report, results: Iterator[Result]) -> None:
     # Complete before the first row goes out, or the caller would go on with gradients switched off.
     with torch.no_grad():
         for name, ours, tolerance in results:
             report.compare(name, ours, tolerance)
-    yield from report.finish()
+
+
+def fill(report: Report, vocoder: Vocoder) -> None:
+    """Compare everything that a topic `vN_hift` tells of."""
+    report.inputs |= HIFT_INPUTS
+    _take(report, _hift(report.topic, vocoder))
 
 
 def _hift(topic: Topic, vocoder: Vocoder) -> Iterator[Result]:

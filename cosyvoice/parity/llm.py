@@ -106,7 +106,7 @@ class Observed(SpeechLM):
     @torch.inference_mode()
     def embedded(self, rows: Sequence[InputRow], speaker_embedding: NDArray[np.float32] | None) -> torch.Tensor:
         """See `LanguageModel`."""
-        return self.embed_rows(rows, None if speaker_embedding is None else torch.from_numpy(speaker_embedding))
+        return self.embed_rows(rows, None if speaker_embedding is None else torch.tensor(speaker_embedding))
 
 
 def load_llm(folder: ParityFolder, generation: str, **overrides: Any) -> Any:
@@ -122,6 +122,11 @@ def load_llm(folder: ParityFolder, generation: str, **overrides: Any) -> Any:
 
 def check(folder: ParityFolder, generation: str = "v3") -> Iterator[Row]:
     """Rows of the topics `vN_llm`, `vN_llm_train`, `vN_bistream` and `ras`, as far as the folder has them."""
+    yield from check_topics(folder, reference_topics(folder, generation))
+
+
+def reference_topics(folder: ParityFolder, generation: str) -> Topics:
+    """Checks of the reference's language model, training included."""
     load = partial(load_llm, folder, generation)
     topics = speaking_topics(generation, load)
     speaking = topics[f"{generation}_llm"]
@@ -132,7 +137,7 @@ def check(folder: ParityFolder, generation: str = "v3") -> Iterator[Row]:
 
     topics[f"{generation}_llm"] = speaking_and_text
     topics[f"{generation}_llm_train"] = lambda report: llm_training.check_training(load(), report)
-    yield from check_topics(folder, topics)
+    return topics
 
 
 def speaking_topics(generation: str, load: Callable[..., LanguageModel]) -> Topics:
@@ -162,7 +167,7 @@ def _decoding(load: Callable[..., LanguageModel], report: Report) -> None:
         eop_id=model.end_of_prompt_id,
         sampling=model.config.sampling.model_dump(),
     )
-    for case in [name.removesuffix(".lm_input") for name in report.topic.tensors if name.endswith(".lm_input")]:
+    for case in [name.removesuffix(".forced") for name in report.topic.tensors if name.endswith(".forced")]:
         _decoding_case(model, case, report)
 
 
@@ -187,10 +192,22 @@ def _decoding_case(model: LanguageModel, case: str, report: Report) -> None:
     report.settings(**{f"{case}_n_positions_fed": [len(call.rows) for call in model.calls]})
 
     if f"{case}.sampled" in report.topic:
-        generator = torch.Generator().manual_seed(report.options[f"{case}_sampled_manual_seed"])
-        sampler = RASSampler(model.config.sampling, torch_multinomial(generator))
-        sampled = islice(model.generate(text, sampler, *prompt, speaker), LONGEST_SAMPLED_RUN)
-        report.exact(f"{case}.sampled", list(sampled))
+        seed = report.options[f"{case}_sampled_manual_seed"]
+        report.exact(f"{case}.sampled", sampled_run(model, seed, text, *prompt, speaker))
+
+
+def sampled_run(
+    model: LanguageModel,
+    seed: int,
+    text: Sequence[int],
+    prompt_text: Sequence[int],
+    prompt_speech_token: Sequence[int],
+    speaker_embedding: NDArray[np.float32] | None,
+) -> list[int]:
+    """Tokens drawn with a generator of PyTorch that begins at `seed`, as far as they are recorded."""
+    sampler = RASSampler(model.config.sampling, torch_multinomial(torch.Generator().manual_seed(seed)))
+    tokens = model.generate(text, sampler, prompt_text, prompt_speech_token, speaker_embedding)
+    return list(islice(tokens, LONGEST_SAMPLED_RUN))
 
 
 def _streaming(load: Callable[..., LanguageModel], report: Report) -> None:
@@ -203,7 +220,7 @@ def _streaming(load: Callable[..., LanguageModel], report: Report) -> None:
         eop_id=model.end_of_prompt_id,
     )
     for case, options in report.options.items():
-        if isinstance(options, dict) and "calls" in options:
+        if isinstance(options, dict) and "text_chunks" in options:
             _streaming_case(model, case, options, report)
 
 
@@ -220,11 +237,11 @@ def _streaming_case(model: LanguageModel, case: str, options: dict[str, Any], re
         yielded.extend(session.finish())
     except GenerationError:
         failed = True
-    report.exact(f"{case}.error", failed, options.get("error") is not None)
+    report.exact_option(case, "error", failed, bool)
     report.exact(f"{case}.yielded", yielded)
     fed = [[named(row, model.special) for row in call.rows] for call in model.calls]
-    report.exact(f"{case}.calls", fed, options["calls"])
-    report.exact(f"{case}.past_len", [call.past for call in model.calls], options["past_len"])
+    report.exact_option(case, "calls", fed)
+    report.exact_option(case, "past_len", [call.past for call in model.calls])
     if f"{case}.logp" in report.topic:
         report.compare(f"{case}.logp", np.stack([call.scores for call in model.calls]))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +57,31 @@ class Report:
                 return
             recorded = self.topic[name]
         self.rows[name] = exact(self.topic.name, name, ours, recorded)
+
+    def compare_either(self, name: str, ours: Any, other: Any, tolerance: float, made_of: str = "mel") -> None:
+        """Compare `ours` with the recorded tensor `name`, if there is one; where it fails, `other` is judged instead.
+
+        `other` is what the recorded `made_of` gives, which is judged by a row of its own; its row tells in the note
+        how far `ours` is off. None: there is no other.
+        """
+        if name not in self.topic:
+            return
+        own = compare(self.topic.name, name, ours, self.topic[name], tolerance)
+        if own.passed or other is None:
+            self.rows[name] = own
+        else:
+            self.compare(name, other, tolerance, f"{own.error:.1e} from our own {made_of}")
+
+    def compare_new(self, name: str, ours: Any, first: int) -> None:
+        """Compare `ours` [..., time] from `first` on; of another length than the record it is compared whole."""
+        if name in self.topic:
+            recorded = self.topic[name]
+            start = first if ours.shape == recorded.shape else 0
+            self.compare(name, ours[..., start:], recorded=recorded[..., start:])
+
+    def exact_option(self, case: str, key: str, ours: Any, reading: Callable[[Any], Any] = lambda value: value) -> None:
+        """Compare with what the options of a case tell; `reading` brings the recorded form to that of `ours`."""
+        self.exact(f"{case}.{key}", ours, reading(self.options[case][key]))
 
     def settings(self, **ours: Any) -> None:
         """Compare recorded settings with ours, as far as they are recorded: lists of floats within the tolerance."""

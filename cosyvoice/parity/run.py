@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from cosyvoice.config.bundle import PRECISIONS, Precision
 from cosyvoice.errors import ConfigError, ModelError
 from cosyvoice.parity import e2e, features, flow, hift, llm, native, text
 from cosyvoice.parity.converted import Converted
-from cosyvoice.parity.golden import ParityFolder, Row
+from cosyvoice.parity.golden import STOPPED, ParityFolder, Row
 
 SUPPORTED = ("v1", "v2", "v3")
 """Generations that can be checked."""
@@ -95,10 +96,14 @@ def check_generations(folder: ParityFolder, generations: Sequence[str]) -> None:
             )
 
 
-def check_backend(name: str) -> None:
-    """Raise `ConfigError` for an engine that cannot be checked."""
+def check_backend(name: str, precision: str = "fp32") -> None:
+    """Raise `ConfigError` for an engine that cannot be checked, or not in that precision."""
     if name not in BACKENDS:
         raise ConfigError(f"no backend {name!r}; choose one of {', '.join(BACKENDS)}")
+    if precision not in PRECISIONS:
+        raise ConfigError(f"no precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
+    if precision != "fp32" and name != "native":
+        raise ConfigError(f"the reference computes in single precision only; check {precision} with the backend native")
 
 
 def run(
@@ -106,23 +111,27 @@ def run(
     generations: Sequence[str],
     progress: Progress | None = None,
     backend: str = "reference",
+    precision: Precision = "fp32",
 ) -> list[Row]:
     """Rows of every check of `generations` whose topics the folder has.
 
-    With the backend `native`, the recorded models are converted in single precision to a temporary directory, and
-    the stages are those of the native engine; see `native.left_out` for what it has no counterpart of.
+    With the backend `native`, the recorded models are converted in `precision` to a temporary directory, and the
+    stages are those of the native engine; see `native.left_out` for what it has no counterpart of. The tolerances are
+    those of single precision whatever the precision is.
 
-    Raises `ConfigError` for another backend, and `ModelError` for a folder that is no parity folder, and for a
-    generation that it does not have or that is not supported.
+    Raises `ConfigError` for another backend or precision, and `ModelError` for a folder that is no parity folder, and
+    for a generation that it does not have or that is not supported.
     """
-    check_backend(backend)
+    check_backend(backend, precision)
     check_generations(folder, generations)
     recorded = recorded_topics(folder)
     rows: list[Row] = []
     seen: set[str] = set()
     for generation in generations:
         with TemporaryDirectory(prefix="cosyvoice-parity-") as directory:
-            checks = CHECKS if backend == "reference" else _native(Converted(folder, generation, Path(directory)))
+            checks = (
+                CHECKS if backend == "reference" else _native(Converted(folder, generation, Path(directory), precision))
+            )
             for check in checks:
                 topics = check.topics_of(generation)
                 if topics & recorded:
@@ -153,4 +162,4 @@ def _guarded(check: Check, folder: ParityFolder, generation: str) -> Iterator[Ro
         yield from check.rows(folder, generation)
     except Exception as error:  # whatever goes wrong in one stage, the table has to show the others
         reason = f"{type(error).__name__}: {error}"
-        yield Row(f"{generation}_{check.name}", "(check stopped)", float("inf"), 0.0, reason)
+        yield Row(f"{generation}_{check.name}", STOPPED, float("inf"), 0.0, reason)

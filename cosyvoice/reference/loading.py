@@ -71,6 +71,9 @@ def load_reference_model(
         )
     if variant and not released:
         raise ConfigError(f"{directory} holds one set of weights; variants lie in released directories only")
+    of_release = released or config.released or (bundle is not None and bundle.released)
+    if of_release:
+        config = apply_compat(config, compat)
     paths = network_paths(directory, variant) if released else {}
     for name, shapes in expected_shapes(config).items() if released else ():
         check_weights(paths[name], shapes, config.generation)
@@ -84,7 +87,6 @@ def load_reference_model(
         load_strictly(network, weights, path)
         network.requires_grad_(False).to(place)
     tokenizer = f"speech_tokenizer_{config.generation}.onnx" if released else "speech_tokenizer.onnx"
-    of_release = released or config.released or (bundle is not None and bundle.released)
     stages = Stages(
         text=text_frontend(config, directory, compat),
         llm=TorchLLMStage(llm, threads),
@@ -98,7 +100,7 @@ def load_reference_model(
             "threads": str(threads or torch.get_num_threads()),
         },
     )
-    return model_of(apply_compat(config, compat) if of_release else config, stages)
+    return model_of(config, stages)
 
 
 def _flow_stage(

@@ -1,8 +1,8 @@
 """Memory that was used goes back to the system, so that a server's size says what it holds.
 
 glibc raises the size from which an allocation has a mapping of its own to that of the largest block that was freed so
-far, up to 32 MiB, and gives every few threads an arena. After that the arrays of a synthesis, of which no two are of the
-same length, lie in arenas that are hardly ever empty at their end, and the process keeps a multiple of what it needs.
+far, up to 32 MiB, and gives every few threads an arena. After that the arrays of a synthesis, of which no two are of
+the same length, lie in arenas that are hardly ever empty at their end, and the process keeps a multiple of its needs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def bound_allocator() -> bool:
         return False
     options = ((_ARENA_MAX, _ARENAS), (_MMAP_THRESHOLD, _MAPPED_FROM), (_TRIM_THRESHOLD, _KEPT_FREE))
     set_option = ctypes.CDLL(None).mallopt
-    return all([set_option(option, value) == 1 for option, value in options])
+    return sum(set_option(option, value) for option, value in options) == len(options)
 
 
 class FreeMemory:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from cosyvoice.engine.sampling import Sampling
 from cosyvoice.engine.tempo import check_speed
 from cosyvoice.errors import CosyVoiceError
 from cosyvoice.server.errors import RequestError
@@ -35,6 +36,9 @@ class SpeechRequest:
     """The same seed gives the same samples; None draws one, which the timings name."""
     chunk_tokens: int | None = None
     """Speech tokens of the first chunk; None: the model's own."""
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None
+    """The speech ends after as much of it as so many speech tokens make; None: with the text."""
     client: str = "anonymous"
     """Whose limits count."""
     request_id: str = ""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from cosyvoice.engine.sampling import HIGHEST_TEMPERATURE
 from cosyvoice.server.encoding import AudioFormat
+from cosyvoice.server.languages import check_language
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 TaskType = Literal["CustomVoice", "Base", "VoiceDesign", "sft", "zero_shot", "cross_lingual", "instruct"]
@@ -54,12 +56,20 @@ class SpeechOptions(BaseModel):
     ref_text: str | None = Field(None, max_length=4096, description="What the recording says.")
     x_vector_only_mode: bool | None = Field(None, description="Do not use `ref_text`.")
     task_type: TaskType | None = Field(None, description="What is meant, where it should be checked.")
-    language: str | None = Field(
-        None, max_length=64, description="Taken for compatibility; the language is told from the text."
+    language: Annotated[str, AfterValidator(check_language)] | None = Field(
+        None,
+        max_length=64,
+        description="A name such as English, a code such as en or en-US, or auto. The language is told from the text.",
     )
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED, description="The same seed gives the same samples.")
     chunk_tokens: int | None = Field(None, ge=1, le=1000, description="Speech tokens of the first chunk.")
     volume_multiplier: float | None = Field(None, ge=0.0, le=4.0)
+    top_k: int | None = Field(None, ge=1, le=LARGEST_SEED, description="Candidates of each draw; the model's own else.")
+    top_p: float | None = Field(None, gt=0.0, le=1.0, description="What the candidates' probabilities add up to.")
+    temperature: float | None = Field(None, ge=0.0, le=HIGHEST_TEMPERATURE, description="1 where it is left out.")
+    max_new_tokens: int | None = Field(
+        None, ge=1, le=LARGEST_SEED, description="The speech ends after as much as so many speech tokens make."
+    )
 
 
 class SpeechBody(SpeechOptions):
@@ -70,7 +80,9 @@ class SpeechBody(SpeechOptions):
     stream_format: Literal["audio", "sse"] | None = Field(None, description="audio where it is left out.")
     stream: bool | None = Field(None, description="true asks for server-sent events, as `stream_format` does.")
     return_timestamps: bool | None = Field(
-        None, description="With events: when each word is spoken, in the last one. English only."
+        None,
+        description="When each word is spoken: in the last event, or without events in JSON with the audio in base64. "
+        "English only.",
     )
     return_timing: bool | None = Field(
         None, description="Answer when all is spoken, with the timings in a header; with events, in the last one."
@@ -201,3 +213,22 @@ class SpeechTimings(BaseModel):
     retries: int
     stages: dict[str, float]
     warnings: list[str]
+
+
+class WordTimes(BaseModel):
+    """When a word is spoken, in seconds from the beginning."""
+
+    word: str
+    start: float
+    end: float
+    score: float = Field(description="0 to 1; below 0.2 the word was hardly said.")
+
+
+class SpeechAnswer(BaseModel):
+    """Speech with the times of its words."""
+
+    audio: str = Field(description="A complete file in base64.")
+    media_type: str
+    timestamps: list[WordTimes]
+    usage: Usage
+    timings: SpeechTimings | None = None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -174,9 +175,16 @@ class SpeechService:
         tts = TTS(interruptible(self.tts.model, job), self.tts.store)
         streaming = _streaming(request.chunk_tokens, self.tts.model.default_streaming)
         stream = tts.stream(
-            request.text, voice, seed=request.seed, speed=request.speed, instruct=request.instruct, streaming=streaming
+            request.text,
+            voice,
+            seed=request.seed,
+            speed=request.speed,
+            instruct=request.instruct,
+            streaming=streaming,
+            sampling=request.sampling,
         )
         job.report = stream.report
+        most = self._samples(request)
         # The feed before the stream, which else waits for a step that waits for text.
         feed = closing(request.text) if isinstance(request.text, TextFeed) else contextlib.nullcontext()
         with closing(stream), feed:
@@ -184,11 +192,19 @@ class SpeechService:
                 if job.first_audio_at is None:
                     job.first_audio_at = time.monotonic()
                     self.metrics.first_audio(job.first_audio_at - job.admitted_at)
-                samples = chunk.samples
+                samples = chunk.samples[: most - chunk.offset]
                 if request.volume != 1.0:
                     samples = np.clip(samples * np.float32(request.volume), -1.0, 1.0)
                 job.channel.put(samples)
+                if chunk.offset + len(samples) >= most:
+                    return
                 job.interrupt()
+
+    def _samples(self, request: SpeechRequest) -> int:
+        """How many are given at most."""
+        if request.max_tokens is None:
+            return sys.maxsize
+        return int(request.max_tokens * self.sample_rate / self.tts.model.token_rate / request.speed)
 
     def _end(self, job: SpeechJob, error: BaseException | None) -> None:
         """Give back what the request held, count it, and tell its reader; nothing may be left out on any way here."""

@@ -77,6 +77,9 @@ class Limits(_Group):
     websocket_buffer_characters: int = Field(16_384, ge=1)
     """Text that waits to be spoken on one connection."""
     websocket_idle_seconds: float = Field(60.0, gt=0)
+    text_seconds: float = Field(15.0, gt=0)
+    """A text that is being spoken while it is written holds a place among those that run; it is given up when nothing
+    is added for so long."""
     websocket_generations: int = Field(1000, ge=1)
     """Generations of one connection."""
 

@@ -6,7 +6,9 @@ import asyncio
 import base64
 import binascii
 
+from cosyvoice.engine.sampling import Sampling
 from cosyvoice.server.errors import UNPROCESSABLE, RequestError
+from cosyvoice.server.languages import language_code
 from cosyvoice.server.remote import fetch
 from cosyvoice.server.requests import SpeechRequest
 from cosyvoice.server.schemas import SpeechOptions, VoiceId
@@ -51,6 +53,8 @@ async def speech_request(
         volume=1.0 if options.volume_multiplier is None else options.volume_multiplier,
         seed=options.seed,
         chunk_tokens=options.chunk_tokens,
+        sampling=Sampling(options.top_k, options.top_p, 1.0 if options.temperature is None else options.temperature),
+        max_tokens=options.max_new_tokens,
         client=client,
         request_id=request_id,
     )
@@ -61,7 +65,7 @@ def ignored(service: SpeechService, options: SpeechOptions) -> dict[str, str]:
     names = []
     if (options.instructions or "").strip() and not service.follows_instructions:
         names.append("instructions")
-    if (options.language or "auto").lower() != "auto":
+    if language_code(options.language or "auto") != "auto":
         names.append("language")
     return {IGNORED_HEADER: ", ".join(names)} if names else {}
 

@@ -7,7 +7,6 @@ even where the header lied about the length.
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,18 +15,13 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from cosyvoice.audio.resample import resample
 from cosyvoice.engine.stages import FloatArray
 from cosyvoice.errors import AudioError
 from cosyvoice.server.errors import RequestError
 from cosyvoice.server.settings import Limits
-from cosyvoice.voice.checks import MIN_SAMPLE_RATE
 
 _BLOCK = 1 << 16
 """Frames that are decoded at once."""
-_FEATURE_RATES = (16_000, 22_050, 24_000)
-"""Hz; what speech tokens, embeddings and mels are computed from."""
-_MOST_FILTER_TAPS = 1_000_000
 _LOUDEST = 8.0
 """Files of floating-point numbers may go beyond 1, but not by so much."""
 # libsndfile also reads headerless audio and formats of old instruments, which nobody sends as a recording.
@@ -57,7 +51,7 @@ def decode_upload(data: bytes, limits: Limits, name: str = "the recording") -> t
         raise AudioError(f"{name} cannot be read as audio ({reason}); send WAV, FLAC, Ogg or MP3") from None
     if count == 0:
         raise AudioError(f"{name} holds no samples; record it again")
-    return _usual_rate(np.concatenate(parts), rate)
+    return np.concatenate(parts), rate
 
 
 Blocks = Iterator[tuple[FloatArray, int]]
@@ -121,19 +115,6 @@ def _mono(channels: NDArray[Any], name: str) -> FloatArray:
     if np.abs(channels).max(initial=0.0) > _LOUDEST:
         raise AudioError(f"{name} is louder than full scale by far; convert it to 16-bit WAV")
     return channels.mean(axis=0, dtype=np.float32)
-
-
-def _usual_rate(samples: FloatArray, rate: int) -> tuple[FloatArray, int]:
-    """The recording at a rate that the model's features can be computed from with a small kernel.
-
-    Their resampling has a filter for every phase between the two rates, which for rates without a common divisor, such
-    as 23999 and 16000 Hz, are gigabytes. Rates below those of a reference stay, to be refused for what they are.
-    """
-    filters = max((rate // math.gcd(rate, target)) * (target // math.gcd(rate, target)) for target in _FEATURE_RATES)
-    if rate < MIN_SAMPLE_RATE or filters <= _MOST_FILTER_TAPS:
-        return samples, rate
-    usual = 24_000 if rate <= 24_000 else 48_000
-    return resample(samples, rate, usual), usual
 
 
 def _check_kind(rate: int, channels: int, limits: Limits, name: str) -> None:

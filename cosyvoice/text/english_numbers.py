@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from cosyvoice.text.inflection import inflect_engine
+
 _CURRENCIES = {
     "$": ("dollar", "dollars", "cent", "cents"),
     "£": ("pound", "pounds", "penny", "pence"),
@@ -107,10 +109,9 @@ class EnglishNumbers:
 
     def _start_engines(self) -> None:
         if self._inflect is None:
-            import inflect
             from wetext import Normalizer
 
-            self._inflect = inflect.engine()
+            self._inflect = inflect_engine()
             self._wetext = Normalizer(lang="en", operator="tn")
 
     def _wetext_reading(self, text: str) -> str:

@@ -12,6 +12,7 @@ import unicodedata
 from typing import Any, Literal
 
 from cosyvoice.errors import MissingDependencyError
+from cosyvoice.text.inflection import inflect_engine
 from cosyvoice.text.split import Language
 
 _CHINESE = re.compile("[\u4e00-\u9fff]")
@@ -133,12 +134,11 @@ class Normaliser:
             return text
         if self._inflect is None:
             try:
-                import inflect
+                self._inflect = inflect_engine()
             except ImportError:
                 raise MissingDependencyError(
                     "reading numbers needs inflect; install it with: pip install inflect"
                 ) from None
-            self._inflect = inflect.engine()
         return spell_out_number(text, self._inflect)
 
 

@@ -83,7 +83,8 @@ def test_subtitles_are_written_beside_the_speech(run: Run, tmp_path: Path) -> No
     ran = run("say", "Hello there. Come in!", "-o", out, "--subtitles", subtitles, "--seed", 1, "--threads", 1)
     assert ran.code == 0, ran.err
     blocks = subtitles.read_text().strip().split("\n\n")
-    assert [block.split("\n")[2] for block in blocks] == ["Hello there.", "Come in!"]
+    assert " ".join(block.split("\n")[2] for block in blocks) == "Hello there. Come in!"
+    assert len(blocks) > 1
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,17 @@ def test_small_model(model: Path) -> None:
     assert config.mel == MelConfig(sample_rate=22050, n_fft=1024, hop_size=256, win_size=1024, fmax=8000.0)
 
 
+@pytest.mark.parametrize(("name", "follows"), [("CosyVoice-300M-Instruct", True), ("CosyVoice-300M-SFT", False)])
+def test_the_name_of_the_directory_tells_whether_it_follows_instructions(
+    model: Path, tmp_path: Path, name: str, follows: bool
+) -> None:
+    """As in a hub's cache, any directory of the path may have the name."""
+    directory = tmp_path / f"models--{name}" / "snapshots" / "0a1b"
+    directory.mkdir(parents=True)
+    shutil.copy(model / "cosyvoice.yaml", directory)
+    assert read_model_config(directory).follows_instructions is follows
+
+
 def test_released_dimensions_are_the_defaults(model: Path) -> None:
     edit(
         model,

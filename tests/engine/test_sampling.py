@@ -13,6 +13,7 @@ from cosyvoice.engine.sampling import (
     FloatArray,
     Multinomial,
     RASSampler,
+    Sampling,
     count_in_window,
     is_repeated,
     nucleus,
@@ -20,7 +21,7 @@ from cosyvoice.engine.sampling import (
     ras_draw,
     softmax,
 )
-from cosyvoice.errors import GenerationError
+from cosyvoice.errors import ConfigError, GenerationError
 
 
 def scripted(indices: Sequence[int], seen: list[FloatArray]) -> Multinomial:
@@ -125,3 +126,40 @@ def test_sampler_binds_settings_and_randomness() -> None:
     scores = log(0.4, 0.3, 0.2, 0.1)
     first, second = (RASSampler(config, numpy_multinomial(np.random.default_rng(3))) for _ in range(2))
     assert [first(scores, []) for _ in range(20)] == [second(scores, []) for _ in range(20)]
+
+
+def test_departures_change_only_what_they_name() -> None:
+    config = SamplingConfig(top_k=7, top_p=0.5, win_size=3)
+    multinomial = numpy_multinomial(np.random.default_rng(0))
+    assert Sampling().sampler(config, multinomial).config == config
+    changed = Sampling(top_k=2).sampler(config, multinomial).config
+    assert changed == config.model_copy(update={"top_k": 2}) and config.top_k == 7
+    assert Sampling(top_p=1.0).sampler(config, multinomial).config.top_p == 1.0
+
+
+def test_temperature_flattens_and_sharpens() -> None:
+    config, scores = SamplingConfig(top_k=4, top_p=1.0, tau_r=2.0), log(0.4, 0.3, 0.2, 0.1)
+    shares = {}
+    for temperature in (0.0, 0.5, 1.0, 2.0):
+        sampler = Sampling(temperature=temperature).sampler(config, numpy_multinomial(np.random.default_rng(0)))
+        shares[temperature] = np.mean([sampler(scores, []) == 0 for _ in range(2000)])
+    assert shares[0.0] == 1.0
+    assert shares[0.5] == pytest.approx(0.16 / 0.3, abs=0.04)
+    assert shares[1.0] == pytest.approx(0.4, abs=0.04)
+    assert shares[2.0] == pytest.approx(0.4**0.5 / sum(p**0.5 for p in (0.4, 0.3, 0.2, 0.1)), abs=0.04)
+
+
+def test_the_coldest_temperature_still_avoids_repetitions_and_blocked_ids() -> None:
+    scores = np.append(log(0.4, 0.3), np.float32(-np.inf))
+    sampler = Sampling(temperature=0).sampler(SamplingConfig(), numpy_multinomial(np.random.default_rng(0)))
+    assert sampler(scores, [0]) == 1
+    with pytest.raises(GenerationError, match="no usable score"):
+        sampler(np.full(3, -np.inf, np.float32), [])
+
+
+@pytest.mark.parametrize(
+    "options", [{"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.1}, {"temperature": -1.0}, {"temperature": float("nan")}]
+)
+def test_sampling_out_of_range_is_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        Sampling(**options)

@@ -70,6 +70,8 @@ def make_pair(config: ModelConfig, weights: dict, root: Path, precisions: tuple[
 @pytest.fixture(scope="module")
 def mini(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     config = ModelConfig.model_validate_json((MINI / "config.json").read_text())
+    # It was not trained to, but it can be asked to speak while text is arriving.
+    config = config.model_copy(update={"llm": config.llm.model_copy(update={"bistream": True})})
     weights, _ = read_weights(MINI / "llm.safetensors")
     return make_pair(config, weights, tmp_path_factory.mktemp("mini"), ("int8", "int4", "mixed"))
 

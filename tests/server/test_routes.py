@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from cosyvoice.engine.alignment import WordTime
+from cosyvoice.engine.pipeline import TTS
 from cosyvoice.server.encoding import FORMATS, MEDIA_TYPES
 
 pytestmark = pytest.mark.anyio
@@ -99,6 +101,47 @@ async def test_fields_without_effect_are_named(client: httpx.AsyncClient) -> Non
     body = {"input": TEXT, "instructions": "sadly", "language": "English"}
     response = await client.post(SPEECH, json=body)
     assert response.headers["x-cosyvoice-ignored"] == "instructions, language"
+
+
+async def test_speech_ends_after_as_many_tokens_as_are_wanted(client: httpx.AsyncClient) -> None:
+    body = {"input": "\n".join([TEXT] * 3), "response_format": "pcm", "seed": 1}
+    whole = (await client.post(SPEECH, json=body)).content
+    part = (await client.post(SPEECH, json={**body, "max_new_tokens": 30})).content
+    rate = 24000 // 25
+    assert len(part) == 2 * 30 * rate < len(whole) and whole.startswith(part)
+    assert (await client.post(SPEECH, json={**body, "max_new_tokens": 100_000})).content == whole
+
+
+async def test_sampling_is_the_requests_own(make_service: Any, make_client: Any) -> None:
+    fake = make_service()
+    seen = []
+    generate = fake.service.tts.model.generate
+
+    def watched(ids: Any, prompt: Any, sampler: Any, limit: Any) -> Any:
+        seen.append((sampler.config.top_k, sampler.config.top_p, sampler._temperature))
+        return generate(ids, prompt, sampler, limit)
+
+    fake.service.tts.model.generate = watched
+    own = fake.service.tts.model.config.llm.sampling
+    async with make_client(fake) as client:
+        for options in ({}, {"top_k": 3, "temperature": 0.5}, {"top_p": 0.25}):
+            assert (await client.post(SPEECH, json={"input": TEXT, **options})).status_code == 200
+    assert seen == [(own.top_k, own.top_p, 1.0), (3, own.top_p, 0.5), (own.top_k, 0.25, 1.0)]
+
+
+async def test_word_times_come_in_json_without_events(
+    make_service: Any, make_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = make_service()
+    monkeypatch.setattr(TTS, "align", lambda *_: [WordTime("word", 0.0, 0.5, 0.9)])
+    body = {"input": TEXT, "response_format": "wav", "return_timestamps": True, "return_timing": True}
+    async with make_client(fake) as client:
+        response = await client.post(SPEECH, json=body)
+    answer = response.json()
+    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(answer["audio"])))
+    assert answer["media_type"] == "audio/wav" and answer["timings"]["audio"] == pytest.approx(len(samples) / rate)
+    assert answer["timestamps"] == [{"word": "word", "start": 0.0, "end": 0.5, "score": 0.9}]
+    assert answer["usage"]["output_tokens"] > 0
 
 
 async def test_a_recording_is_spoken_like(client: httpx.AsyncClient, recording: bytes) -> None:

@@ -27,7 +27,16 @@ from cosyvoice.server.errors import Cancelled, RequestError, problem_of
 from cosyvoice.server.job import SpeechJob
 from cosyvoice.server.requests import too_long
 from cosyvoice.server.routes.common import SPEECH_ERRORS, Client, RequestId, Service
-from cosyvoice.server.schemas import BatchAnswer, BatchBody, BatchItem, BatchResult, ErrorDetail, SpeechBody, Usage
+from cosyvoice.server.schemas import (
+    BatchAnswer,
+    BatchBody,
+    BatchItem,
+    BatchResult,
+    ErrorDetail,
+    SpeechAnswer,
+    SpeechBody,
+    Usage,
+)
 from cosyvoice.server.service import SpeechService
 from cosyvoice.server.translate import check_model, ignored, speech_request
 
@@ -37,6 +46,7 @@ _AUDIO: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The speech as it is made, or events that carry it.",
         "content": dict.fromkeys((*MEDIA_TYPES.values(), "text/event-stream"), _BINARY),
+        "model": SpeechAnswer,
     }
 }
 
@@ -51,11 +61,6 @@ async def create_speech(
     headers = ignored(service, body)
     audio_format = body.response_format or "mp3"
     events = body.stream_format == "sse" or (body.stream_format is None and bool(body.stream))
-    if body.return_timestamps and not events:
-        raise RequestError(
-            "timestamps come with events; ask for stream_format 'sse'",
-            status=422, param="return_timestamps", code="invalid_value",
-        )  # fmt: skip
     job = await begin(service, asked, http)
     try:
         if events:
@@ -63,12 +68,31 @@ async def create_speech(
             return event_stream(
                 job, audio_format, service.sample_rate, headers, finish, keep=bool(body.return_timestamps)
             )
+        if body.return_timestamps:
+            return await _timed_answer(service, body, job, http, headers)
         if body.return_timing:
             return await whole_answer(job, audio_format, service.sample_rate, http, headers)
         return audio_stream(job, audio_format, service.sample_rate, headers)
     except BaseException:
         await job.aclose()
         raise
+
+
+async def _timed_answer(
+    service: SpeechService, body: SpeechBody, job: SpeechJob, http: Request, headers: dict[str, str]
+) -> Response:
+    """Speech and the times of its words in JSON."""
+    samples = await unless_disconnected(http, collect(job))
+    fields = await _last_event(service, body, job, samples)
+    audio_format = body.response_format or "mp3"
+    data = encode_whole(samples, audio_format, service.sample_rate)
+    answer = SpeechAnswer(
+        audio=base64.b64encode(data).decode(),
+        media_type=MEDIA_TYPES[audio_format],
+        usage=Usage(**usage_of(job)),
+        **fields,
+    )
+    return Response(answer.model_dump_json(exclude_none=True), media_type="application/json", headers=headers)
 
 
 async def _last_event(

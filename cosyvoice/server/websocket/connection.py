@@ -171,6 +171,7 @@ class Connection:
             "buffer_characters": limits.websocket_buffer_characters,
             "generations": limits.websocket_generations,
             "idle_seconds": limits.websocket_idle_seconds,
+            "text_seconds": limits.text_seconds,
         }
 
     async def _frames(self) -> AsyncIterator[dict[str, Any]]:
@@ -278,7 +279,7 @@ class Connection:
         index = len(self._names)
         if name is None:
             name = next(free for number in range(index, 2 * index + 2) if (free := f"gen-{number}") not in self._names)
-        feed = TextFeed(self._limits.websocket_buffer_characters, self._limits.websocket_idle_seconds)
+        feed = TextFeed(self._limits.websocket_buffer_characters, self._limits.text_seconds)
         request = replace(self._template, text=feed, request_id=f"{self._request_id}-{index}")
         generation = self._open = Generation(name, index, request, feed, self._format)
         self._names.add(name)

@@ -181,7 +181,7 @@ class Connection:
             self._enqueue(self._utterance(_text(event), event, streamed=False))
         elif event.type == "synthesize-start":
             self._finish()
-            feed = TextFeed(self._limits.websocket_buffer_characters, self._limits.websocket_idle_seconds)
+            feed = TextFeed(self._limits.websocket_buffer_characters, self._limits.text_seconds)
             self._open = self._utterance(feed, event, streamed=True)
         elif event.type == "synthesize-chunk" and self._open is not None:
             self._append(self._open, _text(event))

@@ -246,6 +246,19 @@ async def test_silence_closes_the_connection(make_service: Any, connect: Any) ->
         assert await client.closed() == module.IDLE
 
 
+async def test_a_writer_who_pauses_for_long_gives_back_its_place(make_service: Any, connect: Any) -> None:
+    fake = make_service(limits={"running": 1, "text_seconds": 0.1})
+    async with connect(fake) as client:
+        await client.send("input.text", text=SENTENCE, generation_id="slow")
+        messages, _ = await client.until("audio.done")
+        assert messages[-2]["error"]["code"] == "idle_timeout" and messages[-1]["status"] == "failed"
+        await client.send("input.text", text=SENTENCE, generation_id="next")
+        await client.send("input.done")
+        messages, audio = await client.until("session.done")
+        assert audio and "error" not in kinds(messages)
+    assert fake.llm.held == 0
+
+
 async def test_a_client_that_listens_is_not_idle(make_service: Any, connect: Any) -> None:
     async with connect(make_service(delay=0.01, limits={"websocket_idle_seconds": 0.1})) as client:
         await client.send("input.text", text=SENTENCE)
@@ -255,7 +268,10 @@ async def test_a_client_that_listens_is_not_idle(make_service: Any, connect: Any
 
 
 async def test_a_failed_generation_is_told_and_the_next_one_spoken(make_service: Any, connect: Any) -> None:
-    async with connect(make_service(limits={"queue": 0, "running": 1})) as client:
+    fake = make_service(limits={"queue": 0, "running": 1})
+    async with connect(fake) as client:
+        while fake.service.under_way:  # the warm-up has the only place
+            await asyncio.sleep(0.01)
         await client.send("input.text", text="unspeakable. ", generation_id="bad")
         await client.send("input.flush")
         messages, _ = await client.until("audio.done")

@@ -1,0 +1,29 @@
+"""Names of languages as clients write them: English words, or codes with or without a region."""
+
+from __future__ import annotations
+
+import re
+
+NAMES = {
+    "chinese": "zh", "mandarin": "zh", "cantonese": "yue", "english": "en", "japanese": "ja", "korean": "ko",
+    "german": "de", "spanish": "es", "french": "fr", "italian": "it", "portuguese": "pt", "russian": "ru",
+}  # fmt: skip
+_TAG = re.compile(r"([a-z]{2,3})(?:[-_][a-z0-9]{2,8})*")
+
+
+def check_language(text: str) -> str:
+    """`text` itself; raises `ValueError` where it is no language, nor `auto`."""
+    if language_code(text) is None:
+        raise ValueError("name a language, such as English or en, or auto")
+    return text
+
+
+def language_code(text: str) -> str | None:
+    """The code of the language that `text` names, without its region; `auto`; None for what is no language."""
+    name = text.strip().lower()
+    if name in ("", "auto"):
+        return "auto"
+    if name in NAMES:
+        return NAMES[name]
+    tag = _TAG.fullmatch(name)
+    return tag[1] if tag else None

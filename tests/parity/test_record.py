@@ -1,0 +1,93 @@
+"""Records of the tiny models of each generation: both engines pass on them, and a changed weight does not."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from cosyvoice.errors import AudioError, ConfigError, ModelError, OutputError
+from cosyvoice.parity.golden import ParityFolder, assert_parity
+from cosyvoice.parity.record import record
+from cosyvoice.parity.run import run
+
+PARITY = Path(__file__).parents[1] / "data" / "parity"
+GENERATIONS = ["v1", "v2", "v3"]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("record")
+    for generation in GENERATIONS:
+        model = PARITY / generation / "model"
+        prompt = PARITY / "wav" / "prompt_24k.wav" if generation == "v2" else None
+        counts = record(model, out, prompt, "A short sentence." if prompt else "")
+        topics = ["llm", "bistream", "flow", "hift", "e2e"] if generation != "v1" else ["llm", "flow", "hift", "e2e"]
+        assert list(counts) == [f"{generation}_{topic}" for topic in topics]
+        assert all(count >= 8 for count in counts.values())
+    return out
+
+
+@pytest.mark.parametrize("backend", ["reference", "native"])
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_every_engine_passes_on_the_record(recorded: Path, generation: str, backend: str) -> None:
+    rows = run(ParityFolder(recorded), [generation], backend=backend)
+    assert_parity(rows)
+    names = {(row.stage, row.tensor) for row in rows}
+    for stage, tensor in (
+        ("llm", "zero_shot.logp"),
+        ("flow", "offline_prompt.mel"),
+        ("hift", "wav"),
+        ("e2e", "zero_shot.out0"),
+        ("e2e", "zero_shot_stream.out2"),
+        ("e2e", "zero_shot_stream.calls"),
+        ("e2e", "frontend_keys.zero_shot"),
+    ):
+        assert (f"{generation}_{stage}", tensor) in names
+
+
+@pytest.mark.parametrize(
+    ("network", "key", "stages"),
+    [
+        ("llm", "llm_decoder.weight", {"v3_llm", "v3_bistream"}),
+        ("flow", "spk_embed_affine_layer.weight", {"v3_flow", "v3_e2e"}),
+        ("hift", "conv_post.bias", {"v3_hift", "v3_e2e"}),
+    ],
+)
+def test_a_changed_weight_fails(recorded: Path, tmp_path: Path, network: str, key: str, stages: set[str]) -> None:
+    shutil.copytree(PARITY / "v3" / "model", tmp_path / "v3" / "model")
+    path = tmp_path / "v3" / "model" / f"{network}.pt"
+    weights = torch.load(path, weights_only=True)
+    # Added to every output, a number would change no probability.
+    weights[key] = weights[key] * 1.5
+    torch.save(weights, path)
+    (tmp_path / "golden").mkdir()
+    for file in (recorded / "golden").glob("v3_*"):
+        shutil.copy(file, tmp_path / "golden")
+    shutil.copytree(recorded / "wav", tmp_path / "wav")
+    failed = {row.stage for row in run(ParityFolder(tmp_path), ["v3"]) if not row.passed}
+    assert failed == stages
+
+
+def test_a_model_may_be_named_instead_of_linked(recorded: Path, tmp_path: Path) -> None:
+    (tmp_path / "v3").mkdir()
+    (tmp_path / "v3" / "model").write_text(f"{PARITY / 'v3' / 'model'}\n")
+    assert ParityFolder(tmp_path).model_dir("v3") == PARITY / "v3" / "model"
+    assert ParityFolder(recorded).model_dir("v3").resolve() == (PARITY / "v3" / "model").resolve()
+
+
+def test_what_cannot_be_recorded(recorded: Path, tmp_path: Path) -> None:
+    model = PARITY / "v3" / "model"
+    before = sorted(recorded.rglob("*"))
+    with pytest.raises(OutputError, match="records of v3 already"):
+        record(model, recorded)
+    with pytest.raises(ModelError, match="released layout"):
+        record(tmp_path, tmp_path / "out")
+    with pytest.raises(ConfigError, match="transcript"):
+        record(model, tmp_path / "out", PARITY / "wav" / "prompt_24k.wav")
+    with pytest.raises(AudioError):
+        record(model, tmp_path / "out", tmp_path / "none.wav", "Hello.")
+    assert sorted(recorded.rglob("*")) == before
+    assert not list((tmp_path / "out").iterdir())

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import pytest
+
+from cosyvoice.server.languages import check_language, language_code
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("English", "en"), (" GERMAN ", "de"), ("en-US", "en"), ("zh_Hans_CN", "zh"), ("yue", "yue"), ("Auto", "auto")],
+)
+def test_languages_are_known_by_name_and_code(text: str, code: str) -> None:
+    assert language_code(text) == code and check_language(text) == text
+
+
+@pytest.mark.parametrize("text", ["Klingonese!", "e", "english please", "12", "en-", "\0"])
+def test_what_is_no_language_is_refused(text: str) -> None:
+    assert language_code(text) is None
+    with pytest.raises(ValueError, match="name a language"):
+        check_language(text)
