@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from cosyvoice.cli.extras import needs_extra
 from cosyvoice.errors import ConfigError
+from cosyvoice.server.addresses import is_loopback
 
 
 def web(
@@ -57,13 +57,3 @@ def parse_login(login: str | None) -> tuple[str, str] | None:
     if not name or not password:
         raise ConfigError("the login has no name or no password; write it as NAME:PASSWORD")
     return name, password
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -166,13 +166,35 @@ class UNetConfig(StrictModel):
     static_chunk_size: int = Field(50, description="mel frames of an attention chunk in streaming; causal nets only")
 
 
-class MaskedDiffConfig(StrictModel):
+class _FlowConfig(StrictModel):
+    """What the flows of all generations have."""
+
+    mel_dim: int = 80
+    speaker_embedding_dim: int = 192
+    mel_mean: float = Field(0.0, description="subtracted from log-mel before the network; the released models use 0")
+    mel_std: float = Field(1.0, gt=0, description="divides log-mel after that; the released models use 1")
+    cfm: CFMConfig = CFMConfig()
+
+
+class _CausalFlowConfig(_FlowConfig):
+    """What the flows have that run chunk by chunk."""
+
+    vocab_size: int = 6561
+    input_frame_rate: int = Field(25, description="speech tokens a second (Hz)")
+    token_mel_ratio: int = 2
+    pre_lookahead_len: int = 3
+
+    @property
+    def lookahead(self) -> int:
+        """Tokens that a streamed chunk only looks at."""
+        return self.pre_lookahead_len
+
+
+class MaskedDiffConfig(_FlowConfig):
     """`MaskedDiffWithXvec` of the first generation: speech tokens to mel, not causal."""
 
     kind: Literal["masked_diff"] = "masked_diff"
     vocab_size: int = 4096
-    mel_dim: int = 80
-    speaker_embedding_dim: int = 192
     input_frame_rate: int = Field(50, description="speech tokens a second (Hz)")
     encoder: EncoderConfig = EncoderConfig()
     regulator_layers: int = Field(4, description="convolutions of the length regulator with norm and activation")
@@ -182,9 +204,6 @@ class MaskedDiffConfig(StrictModel):
     )
     sample_rate: int = Field(22050, description="Hz of the speech that the mel belongs to")
     hop_size: int = Field(256, ge=1, description="samples of a mel frame")
-    mel_mean: float = 0.0
-    mel_std: float = Field(1.0, gt=0)
-    cfm: CFMConfig = CFMConfig()
     unet: UNetConfig = UNetConfig()
 
     def mel_frames(self, tokens: int) -> int:
@@ -207,27 +226,13 @@ class MaskedDiffConfig(StrictModel):
         return 1
 
 
-class CausalMaskedDiffConfig(StrictModel):
+class CausalMaskedDiffConfig(_CausalFlowConfig):
     """`CausalMaskedDiffWithXvec` of the second generation: speech tokens to mel, chunk by chunk."""
 
     kind: Literal["causal_masked_diff"] = "causal_masked_diff"
-    vocab_size: int = 6561
-    mel_dim: int = 80
-    speaker_embedding_dim: int = 192
-    input_frame_rate: int = Field(25, description="speech tokens a second (Hz)")
-    token_mel_ratio: int = 2
-    pre_lookahead_len: int = 3
     encoder: EncoderConfig = EncoderConfig(static_chunk_size=25)
     up_blocks: int = Field(4, description="layers behind the upsampling")
-    mel_mean: float = 0.0
-    mel_std: float = Field(1.0, gt=0)
-    cfm: CFMConfig = CFMConfig()
     unet: UNetConfig = UNetConfig(channels=(256,), causal=True)
-
-    @property
-    def lookahead(self) -> int:
-        """Tokens that a streamed chunk only looks at."""
-        return self.pre_lookahead_len
 
     @property
     def attention_chunk(self) -> int:
@@ -235,26 +240,12 @@ class CausalMaskedDiffConfig(StrictModel):
         return self.unet.static_chunk_size // self.token_mel_ratio
 
 
-class FlowConfig(StrictModel):
+class FlowConfig(_CausalFlowConfig):
     """`CausalMaskedDiffWithDiT` of the third generation: speech tokens to mel, chunk by chunk."""
 
     kind: Literal["dit"] = "dit"
-    vocab_size: int = 6561
-    mel_dim: int = 80
-    speaker_embedding_dim: int = 192
-    input_frame_rate: int = Field(25, description="speech tokens a second (Hz)")
-    token_mel_ratio: int = 2
-    pre_lookahead_len: int = 3
     pre_lookahead_channels: int = 1024
-    mel_mean: float = Field(0.0, description="subtracted from log-mel before the network; the released models use 0")
-    mel_std: float = Field(1.0, gt=0, description="divides log-mel after that; the released models use 1")
-    cfm: CFMConfig = CFMConfig()
     dit: DiTConfig = DiTConfig()
-
-    @property
-    def lookahead(self) -> int:
-        """Tokens that a streamed chunk only looks at."""
-        return self.pre_lookahead_len
 
     @property
     def attention_chunk(self) -> int:

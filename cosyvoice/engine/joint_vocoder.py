@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 
 from cosyvoice.config.model import HiFTConfig
 from cosyvoice.engine.compat import Compat, check_compat
+from cosyvoice.engine.cross_fade import cross_fade
+from cosyvoice.engine.mel_chunk import check_any_frame, new_mel
 from cosyvoice.engine.stages import FloatArray, MelChunk
 from cosyvoice.errors import GenerationError
 
@@ -144,11 +146,8 @@ class JointVocoderStage:
             return state.held, state
         if not chunk.finalize and new < (max(joint, 1) if state.overlap else joint + 1):
             return np.zeros(0, np.float32), state
-        frames = len(state.mel)
         excite = self._continued_source if self._compat == "corrected" else self._patched_source
-        mel = state.mel
-        source = excite(state)
-        samples = self.networks.decode(mel, source)
+        samples = self.networks.decode(state.mel, excite(state))
         if not np.isfinite(samples).all():
             raise GenerationError(
                 "the vocoder gave samples that are not finite; convert the model with a higher precision (fp32)"
@@ -157,26 +156,19 @@ class JointVocoderStage:
         samples[:faded] = samples[:faded] * self._rise[:faded] + state.held * self._fall[:faded]
         if chunk.finalize:
             return samples, state
-        given = (frames - joint) * self._hop
+        passed = len(state.mel) - joint
+        given = passed * self._hop
         state.held = samples[given:].copy()
-        state.mel, state.overlap = mel[frames - joint :].copy(), joint
+        state.mel, state.overlap = state.mel[passed:].copy(), joint
         return samples[:given], state
 
     def _append(self, chunk: MelChunk, state: JointVocoderState) -> None:
         """Take the mel of `chunk`."""
-        mel = np.asarray(chunk.mel, np.float32)
-        channels = self._config.in_channels
-        if state.finished:
-            raise GenerationError("this utterance has ended; begin a new state for the next one")
-        if mel.ndim != 2 or mel.shape[1] != channels:
-            raise GenerationError(
-                f"the vocoder got a mel of shape {mel.shape} and needs [frames, {channels}]; "
-                "transpose it or match the mel settings"
-            )
+        mel = new_mel(chunk, self._config, state.finished)
         state.mel = np.concatenate([state.mel, mel])
         state.finished = chunk.finalize
-        if chunk.finalize and len(state.mel) == 0:
-            raise GenerationError("the vocoder got 0 mel frames and needs 1; give it some before the utterance ends")
+        if chunk.finalize:
+            check_any_frame(len(state.mel))
 
     def _patched_source(self, state: JointVocoderState) -> FloatArray:
         """The source of a chunk that begins anew, behind that of the overlap."""
@@ -215,16 +207,3 @@ class JointVocoderStage:
         cycles = float(np.sum(f0, dtype=np.float64)) * self._hop / self._config.sampling_rate
         turned: NDArray[np.float64] = phases + 2 * math.pi * np.remainder(cycles * self._numbers, 1.0)
         return np.remainder(turned, 2 * math.pi).astype(np.float32)
-
-
-def cross_fade(length: int, compat: Compat) -> tuple[FloatArray, FloatArray]:
-    """Weights [length] of the new and of the old samples in an overlap: the halves of a Hamming window.
-
-    Scaled to sum to one everywhere, or, where `compat` is "released", as they are.
-    """
-    window = np.hamming(2 * length)
-    rise, fall = window[:length], window[length:]
-    if compat == "corrected":
-        total = rise + fall
-        rise, fall = rise / total, fall / total
-    return rise.astype(np.float32), fall.astype(np.float32)

@@ -17,7 +17,7 @@ import numpy as np
 
 from cosyvoice.config.model import MaskedDiffConfig
 from cosyvoice.engine.compat import Compat, check_compat
-from cosyvoice.engine.joint_vocoder import cross_fade
+from cosyvoice.engine.cross_fade import cross_fade
 from cosyvoice.engine.stages import FloatArray, FlowInput, TokenChunk
 from cosyvoice.errors import GenerationError
 

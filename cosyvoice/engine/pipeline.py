@@ -35,7 +35,7 @@ from cosyvoice.engine.stages import FloatArray
 from cosyvoice.engine.streaming import StreamingConfig
 from cosyvoice.engine.tempo import check_speed
 from cosyvoice.errors import AudioError, ConfigError, TextError, VoiceError
-from cosyvoice.text.incremental import SentenceBuffer
+from cosyvoice.text.incremental import whole_sentences
 from cosyvoice.voice.checks import check_reference, check_transcript, read_reference, speech_seconds, trim_edges
 from cosyvoice.voice.store import VoiceStore, check_name
 from cosyvoice.voice.voice import Voice
@@ -71,8 +71,10 @@ class TTS:
         """Names of the voices at hand, the model's presets first."""
         return self.store.names()
 
-    def voice(self, name: str | None = None) -> Voice:
-        """The voice `name`, or the first preset. Raises `VoiceError` where there is none."""
+    def voice(self, name: Voice | str | None = None) -> Voice:
+        """The voice `name`, or the first preset; a voice itself. Raises `VoiceError` where there is none."""
+        if isinstance(name, Voice):
+            return name
         if name is None:
             names = self.voices()
             if not names:
@@ -291,7 +293,7 @@ class TTS:
         start = time.perf_counter()
         seed = self._check(seed, speed, streaming)
         report = Report(seed, self.sample_rate)
-        target = voice if isinstance(voice, Voice) else self.voice(voice)
+        target = self.voice(voice)
         self.model.check_voice(target)
         if isinstance(source, tuple):
             samples, sample_rate = source
@@ -334,8 +336,7 @@ class TTS:
             else:
                 check_speakable(text)
                 pieces = [text]
-            speaker = voice if isinstance(voice, Voice) else self.voice(voice)
-            prompt = self.model.prompt(speaker, instruct, text if isinstance(text, str) else "")
+            prompt = self.model.prompt(self.voice(voice), instruct, text if isinstance(text, str) else "")
         report.warnings += prompt.warnings
         request = Request(
             pieces,
@@ -363,11 +364,8 @@ class TTS:
         if self.model.reads_arriving_text:
             yield ArrivingText(parts)
             return
-        sentences = SentenceBuffer()
-        for part in parts:
-            for sentence in sentences.push(part):
-                yield from self._readable(sentence)
-        yield from self._readable(sentences.finish())
+        for sentence in whole_sentences(parts):
+            yield from self._readable(sentence)
 
     def _readable(self, sentence: str) -> list[str]:
         """The pieces of a sentence; none where there is nothing to speak in it."""

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import chain
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from cosyvoice.engine.stages import FloatArray, MelChunk, TokenChunk
 from cosyvoice.engine.streaming import StreamingConfig
 from cosyvoice.engine.tempo import MelStretcher, stretch
 from cosyvoice.errors import GenerationError, TextError
-from cosyvoice.text.incremental import WordBuffer
+from cosyvoice.text.incremental import whole_words
 
 Progress = Callable[[int, int], None]
 """Called with the number of pieces spoken and the number of all pieces."""
@@ -230,11 +229,9 @@ class Session:
 
     def _arriving(self, parts: Iterator[str], piece: PieceReport) -> Iterator[list[int]]:
         """Text tokens of whole words, as soon as they are there."""
-        words = WordBuffer()
-        for text in chain(map(words.push, parts), (words.finish() for _ in range(1))):
-            if text:
-                piece.text += text
-                yield self._model.stages.text.encode(text)
+        for text in whole_words(parts):
+            piece.text += text
+            yield self._model.stages.text.encode(text)
 
     def _watched(self, text: str) -> tuple[list[int], TokenWatch]:
         """Text tokens of a piece, and a watch over what will be said to them."""

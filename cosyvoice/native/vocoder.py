@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from cosyvoice.config.model import HiFTConfig
+from cosyvoice.engine.mel_chunk import check_any_frame, new_mel
 from cosyvoice.engine.stages import FloatArray, MelChunk
 from cosyvoice.errors import GenerationError, ModelError
 from cosyvoice.native.f0_predictor import LOOK_RIGHT, F0Predictor, F0State
@@ -130,23 +131,12 @@ class NativeVocoderStage:
 
     def _append(self, chunk: MelChunk, state: NativeVocoderState) -> None:
         """Take the mel of `chunk`, with what lies behind the end of the utterance."""
-        mel = np.asarray(chunk.mel, np.float32)
-        channels = self._config.in_channels
-        if state.finished:
-            raise GenerationError("this utterance has ended; begin a new state for the next one")
-        if mel.ndim != 2 or mel.shape[1] != channels:
-            raise GenerationError(
-                f"the vocoder got a mel of shape {mel.shape} and needs [frames, {channels}]; "
-                "transpose it or match the mel settings"
-            )
+        mel = new_mel(chunk, self._config, state.finished)
         state.frames += len(mel)
         parts = [state.mel, mel]
         if chunk.finalize:
-            if state.frames == 0:
-                raise GenerationError(
-                    "the vocoder got 0 mel frames and needs 1; give it some before the utterance ends"
-                )
-            parts.append(np.full((self._config.final_silence, channels), SILENT_MEL, np.float32))
+            check_any_frame(state.frames)
+            parts.append(np.full((self._config.final_silence, mel.shape[1]), SILENT_MEL, np.float32))
             state.finished = True
         state.mel = np.concatenate(parts)
 

@@ -17,28 +17,18 @@ from torch import Tensor, nn
 from cosyvoice.checkpoint.released import load_state_dict
 from cosyvoice.config.released import read_model_config
 from cosyvoice.flow.batch import PREFIX_FRACTION, PREFIX_PROBABILITY, STREAMING_PROBABILITY, FlowBatch, TrainingDraws
-from cosyvoice.flow.causal_masked_diff import CausalMaskedDiffWithXvec
 from cosyvoice.flow.conditional import CausalConditionalFlow, ConditionalFlow
-from cosyvoice.flow.flow import CausalMaskedDiffWithDiT
 from cosyvoice.flow.flow_matching import FlowMatchingDraws
-from cosyvoice.flow.masked_diff import MaskedDiffWithXvec
 from cosyvoice.parity.flow_cases import ESTIMATOR_INPUTS, calls_of, check_cases, check_single, first_output_of
 from cosyvoice.parity.golden import ParityFolder, Row, Topic
 from cosyvoice.parity.report import Report
-
-FLOWS: dict[str, Callable[..., ConditionalFlow]] = {
-    "masked_diff": MaskedDiffWithXvec,
-    "causal_masked_diff": CausalMaskedDiffWithXvec,
-    "dit": CausalMaskedDiffWithDiT,
-}
-"""Networks by the `kind` of their configuration."""
+from cosyvoice.reference.networks import build_flow
 
 
 def load_flow(folder: ParityFolder, generation: str) -> ConditionalFlow:
     """The flow of a released model directory, ready for inference; its names must fit one to one."""
     directory = folder.model_dir(generation)
-    config = read_model_config(directory).flow
-    flow = FLOWS[config.kind](config)
+    flow = build_flow(read_model_config(directory))
     flow.load_state_dict(load_state_dict(directory / "flow.pt"), strict=True)
     return flow.eval()
 

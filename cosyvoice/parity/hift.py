@@ -31,6 +31,7 @@ from cosyvoice.hifigan.noise import BUFFER_SAMPLES, ReleasedNoise
 from cosyvoice.parity.drawn_noise import Draws, draw, recorded_seed, without_fundamental
 from cosyvoice.parity.golden import F0_TOLERANCE, TOLERANCE, ParityFolder, Row, Topic
 from cosyvoice.parity.report import Report
+from cosyvoice.reference.networks import build_hift
 
 HIFT_INPUTS = frozenset({"mel", "decode.source", "cache.cache_source", "source_test.f0"})
 GAN_INPUTS = frozenset({"batch.speech_feat", "batch.speech", "batch.pitch_feat"})
@@ -60,7 +61,7 @@ def load_vocoder(folder: ParityFolder, generation: str = "v3") -> Vocoder:
     """The vocoder of a released model directory, ready for inference; its names must fit one to one."""
     directory = folder.model_dir(generation)
     config = read_model_config(directory)
-    generator = CausalHiFTGenerator(config.hift) if config.hift.causal else HiFTGenerator(config.hift)
+    generator = build_hift(config)
     generator.load_state_dict(load_state_dict(directory / "hift.pt"), strict=True)
     return Vocoder(generator.eval(), config)
 

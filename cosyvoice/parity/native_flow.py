@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from cosyvoice.config.model import CFMConfig, MaskedDiffConfig
-from cosyvoice.engine.joint_vocoder import cross_fade
+from cosyvoice.engine.cross_fade import cross_fade
 from cosyvoice.engine.stages import FloatArray, FlowInput, TokenChunk
 from cosyvoice.native.causal_masked_diff import NativeCausalMaskedDiffStage
 from cosyvoice.native.flow import NativeFlowStage

@@ -45,18 +45,18 @@ Load = Callable[[Path, Calls, Seeds], CosyVoiceModel]
 
 def load_reference(directory: Path, calls: Calls, seeds: Seeds) -> CosyVoiceModel:
     """The reference implementation."""
-    model = load_reference_model(directory, compat="released")
-    flow: Any = model.stages.flow
-    vocoder: Any = model.stages.vocoder
-    if isinstance(flow, OverlappedFlowStage):
-        flow = _overlapped(flow, calls, seeds)
-    else:
-        flow.model = ObservedFlow(flow.model, calls)
-    if isinstance(vocoder, JointVocoderStage):
-        vocoder = _joint(vocoder, model, calls, seeds)
-    else:
-        vocoder.model = ObservedVocoder(vocoder.model, calls)
-    return _with(model, flow, vocoder)
+
+    def flow(stage: Any) -> FlowStage:
+        stage.model = ObservedFlow(stage.model, calls)
+        observed: FlowStage = stage
+        return observed
+
+    def vocoder(stage: Any) -> VocoderStage:
+        stage.model = ObservedVocoder(stage.model, calls)
+        observed: VocoderStage = stage
+        return observed
+
+    return _observed(load_reference_model(directory, compat="released"), calls, seeds, flow, vocoder)
 
 
 def native_loader(bundle: Path) -> Load:
@@ -64,20 +64,33 @@ def native_loader(bundle: Path) -> Load:
 
     def load(directory: Path, calls: Calls, seeds: Seeds) -> CosyVoiceModel:
         model = load_native_model(bundle, compat="released")
-        flow: FlowStage = model.stages.flow
-        vocoder: VocoderStage = model.stages.vocoder
-        if isinstance(flow, OverlappedFlowStage):
-            flow = _overlapped(flow, calls, seeds)
-        else:
-            flow = ObservedFlowStage(flow, calls)
-        if isinstance(vocoder, JointVocoderStage):
-            vocoder = _joint(vocoder, model, calls, seeds)
-        else:
-            source = native_hift.Excitation(bundle, model.config).source
-            vocoder = ObservedVocoderStage(vocoder, calls, source)
-        return _with(model, flow, vocoder)
+
+        def flow(stage: FlowStage) -> FlowStage:
+            return ObservedFlowStage(stage, calls)
+
+        def vocoder(stage: VocoderStage) -> VocoderStage:
+            return ObservedVocoderStage(stage, calls, native_hift.Excitation(bundle, model.config).source)
+
+        return _observed(model, calls, seeds, flow, vocoder)
 
     return load
+
+
+def _observed(
+    model: CosyVoiceModel,
+    calls: Calls,
+    seeds: Seeds,
+    causal_flow: Callable[[Any], FlowStage],
+    causal_vocoder: Callable[[Any], VocoderStage],
+) -> CosyVoiceModel:
+    """`model`, observed; how causal stages are is up to the engine."""
+    flow, vocoder = model.stages.flow, model.stages.vocoder
+    flow = _overlapped(flow, calls, seeds) if isinstance(flow, OverlappedFlowStage) else causal_flow(flow)
+    if isinstance(vocoder, JointVocoderStage):
+        vocoder = _joint(vocoder, model, calls, seeds)
+    else:
+        vocoder = causal_vocoder(vocoder)
+    return type(model)(model.config, replace(model.stages, flow=flow, vocoder=vocoder))
 
 
 def _overlapped(stage: OverlappedFlowStage, calls: Calls, seeds: Seeds) -> OverlappedFlowStage:
@@ -89,7 +102,3 @@ def _joint(stage: JointVocoderStage, model: CosyVoiceModel, calls: Calls, seeds:
     config = model.config.hift
     observed = ObservedNetworks(stage.networks, calls)
     return JointVocoderStage(observed, config, "released", lambda: RecordedDraws(config, seeds.hift))
-
-
-def _with(model: CosyVoiceModel, flow: FlowStage, vocoder: VocoderStage) -> CosyVoiceModel:
-    return type(model)(model.config, replace(model.stages, flow=flow, vocoder=vocoder))

@@ -1,4 +1,4 @@
-"""The networks that a configuration describes, of any generation: the one place where kinds become classes."""
+"""The networks that a configuration describes, of any generation."""
 
 from __future__ import annotations
 

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from cosyvoice.errors import MissingDependencyError
+from cosyvoice.server.addresses import is_loopback
 from cosyvoice.server.service import SpeechService
-from cosyvoice.server.settings import Settings, is_loopback
+from cosyvoice.server.settings import Settings
 from cosyvoice.server.wyoming import server as wyoming
 
 LOOPBACK = "127.0.0.1"

@@ -7,7 +7,6 @@ digests only; a key may also be written as its digest, `sha256:…`, so that no 
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from pydantic_settings import (
 )
 
 from cosyvoice.errors import ConfigError
+from cosyvoice.server.addresses import is_loopback
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 Names = Annotated[tuple[str, ...], NoDecode]
@@ -193,16 +193,6 @@ def digest_of(key: str) -> str:
 def hash_key(key: str) -> str:
     """`sha256:…` of what a client presents, whatever it looks like."""
     return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only programs of this machine can reach `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -6,6 +6,8 @@ joined output is the joined input, whatever the parts were.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import regex
 
 _WORD_END = regex.compile(
@@ -71,3 +73,21 @@ class SentenceBuffer:
         """The rest."""
         ready, self._held = self._held, ""
         return ready
+
+
+def whole_words(parts: Iterable[str]) -> Iterator[str]:
+    """Words of arriving text as soon as they are there, several at a time or one; nothing empty."""
+    words = WordBuffer()
+    for part in parts:
+        if ready := words.push(part):
+            yield ready
+    if rest := words.finish():
+        yield rest
+
+
+def whole_sentences(parts: Iterable[str]) -> Iterator[str]:
+    """Sentences of arriving text as soon as they are there, and at last the rest, which may be empty."""
+    sentences = SentenceBuffer()
+    for part in parts:
+        yield from sentences.push(part)
+    yield sentences.finish()

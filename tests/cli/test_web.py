@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from cosyvoice.cli.web import is_loopback, parse_login
+from cosyvoice.cli.web import parse_login
 from cosyvoice.errors import ConfigError
+from cosyvoice.server.addresses import is_loopback
 
 Run = Callable[..., Any]
 

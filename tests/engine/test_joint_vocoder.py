@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from cosyvoice.config.model import HiFTConfig
-from cosyvoice.engine.joint_vocoder import GaussianDraws, JointVocoderStage, cross_fade
+from cosyvoice.engine.cross_fade import cross_fade
+from cosyvoice.engine.joint_vocoder import GaussianDraws, JointVocoderStage
 from cosyvoice.engine.stages import FloatArray, MelChunk
 from cosyvoice.errors import ConfigError, GenerationError
 

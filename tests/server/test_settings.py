@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from cosyvoice.errors import ConfigError
-from cosyvoice.server.settings import digest_of, hash_key, is_loopback, load_settings
+from cosyvoice.server.addresses import is_loopback
+from cosyvoice.server.settings import digest_of, hash_key, load_settings
 
 
 def test_flags_come_before_the_environment_and_that_before_the_file(
