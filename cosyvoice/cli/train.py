@@ -28,10 +28,13 @@ class Stage(str, Enum):
     ALL = "all"
     ASSEMBLE = "assemble"
     PRESETS = "presets"
+    UNPACK = "unpack"
 
 
 def train(
-    stage: Annotated[Stage, typer.Argument(help="The network; all of them; or assemble a model, or make its presets.")],
+    stage: Annotated[
+        Stage, typer.Argument(help="The network; all of them; or assemble a model, make its presets, unpack it.")
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
@@ -43,6 +46,9 @@ def train(
     size: Annotated[str, typer.Option(help="Configured size: mini or test.")] = "mini",
     out: Annotated[Path | None, typer.Option(help="assemble, presets: the model directory.")] = None,
     name: Annotated[str, typer.Option(help="assemble: name of the model.")] = "cosyvoice-mini",
+    model: Annotated[
+        Path | None, typer.Option(help="unpack: the model whose training goes on; by default that of the package.")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="assemble: replace the model in --out, keep its voices.")
     ] = False,
@@ -51,13 +57,17 @@ def train(
     """Train the networks, or assemble a model from trained ones.
 
     A training that was stopped goes on where it was when the same command is given again. Each writes its
-    settings, losses (as plots and for TensorBoard), pictures and checkpoint to RUNS/STAGE.
+    settings, losses (as plots and for TensorBoard), pictures and checkpoint to RUNS/STAGE. A model that was assembled
+    can be unpacked into such folders, whose trainings then begin with its weights.
     """
     if stage is Stage.ASSEMBLE:
         _assemble(runs, out, name, overwrite, overrides or [])
         return
     if stage is Stage.PRESETS:
         _presets(runs, corpus, out, overrides or [])
+        return
+    if stage is Stage.UNPACK:
+        _unpack(model, runs, overrides or [])
         return
     with needs_extra("train", "training"):
         from cosyvoice.training.configuration import STAGES, load_settings
@@ -109,6 +119,16 @@ def _presets(runs: Path, corpus: Path | None, out: Path | None, overrides: Seque
     recogniser = load_tokenizer(runs / "tokenizer", read_settings(runs, "tokenizer", TokenizerSettings))
     for path in make_presets(out, recogniser, corpus):
         typer.echo(str(path))
+
+
+def _unpack(model: Path | None, runs: Path, overrides: Sequence[str]) -> None:
+    if overrides:
+        raise ConfigError(f"unpacking takes no settings: leave {' '.join(overrides)} out")
+    with needs_extra("train,export", "unpacking a model"):
+        from cosyvoice import DEFAULT_MODEL
+        from cosyvoice.training.unpack import unpack
+    for folder in unpack(model or DEFAULT_MODEL, runs):
+        typer.echo(str(folder))
 
 
 def _show_progress() -> None:

@@ -38,6 +38,7 @@ from cosyvoice.training.settings import (
 )
 from cosyvoice.training.speaker import load_speaker_encoder
 from cosyvoice.training.tokenizer import load_tokenizer
+from cosyvoice.training.unpack import TRAINING_FILE, write_training_file
 from cosyvoice.training.vocoder import load_vocoder
 
 WRITTEN = (
@@ -53,6 +54,7 @@ WRITTEN = (
     "flow_half_cache.onnx",
     "vocoder.onnx",
     "bundle.json",
+    TRAINING_FILE,
 )
 """What `assemble` writes; anything else in a model directory (voices, a model card) belongs to its owner."""
 
@@ -126,8 +128,10 @@ def _write_model(runs: Path, folder: Path, config: ModelConfig) -> None:
     llm_settings = read_settings(runs, "llm", LLMSettings)
     flow_settings = read_settings(runs, "flow", FlowSettings)
     vocoder_settings = read_settings(runs, "vocoder", VocoderSettings)
-    tokenizer = load_tokenizer(runs / "tokenizer", read_settings(runs, "tokenizer", TokenizerSettings))
-    speaker = load_speaker_encoder(runs / "speaker", read_settings(runs, "speaker", SpeakerSettings))
+    tokenizer_settings = read_settings(runs, "tokenizer", TokenizerSettings)
+    speaker_settings = read_settings(runs, "speaker", SpeakerSettings)
+    tokenizer = load_tokenizer(runs / "tokenizer", tokenizer_settings)
+    speaker = load_speaker_encoder(runs / "speaker", speaker_settings)
     (folder / "config.json").write_text(config.model_dump_json(indent=1) + "\n")
     # The tied output head of the text model stays in the file: readers load strictly.
     write("llm.safetensors", "llm", load_llm(runs / "llm", llm_settings), llm_settings)
@@ -138,4 +142,9 @@ def _write_model(runs: Path, folder: Path, config: ModelConfig) -> None:
     export_speech_tokenizer(tokenizer, folder / "speech_tokenizer.onnx")
     export_aligner(tokenizer, folder / "aligner.onnx")
     export_speaker_encoder(speaker, folder / "campplus.onnx")
+    write_training_file(
+        folder,
+        {"tokenizer": tokenizer, "speaker": speaker},
+        {"tokenizer": tokenizer_settings, "speaker": speaker_settings},
+    )
     write_graphs(folder)

@@ -27,6 +27,9 @@ from cosyvoice.training.settings import LoopSettings
 
 log = logging.getLogger(__name__)
 
+INITIAL = "initial.pt"
+"""File of a run folder whose training has not begun: the weights to begin with, in the place of a checkpoint."""
+
 
 @dataclass
 class Context:
@@ -262,8 +265,8 @@ class Trainer:
         """Go on where a killed run ended, or begin with the weights of another run where the settings name one."""
         if self.checkpoint_path.exists():
             self._resume()
-        elif self.settings.initial:
-            self._begin_with(Path(self.settings.initial))
+        elif self.settings.initial or (self.folder / INITIAL).exists():
+            self._begin_with(Path(self.settings.initial) if self.settings.initial else self.folder)
             self.average = Averager(self.task.modules(), self.settings.ema_decay)
 
     def _begin_with(self, run: Path) -> None:
@@ -312,10 +315,15 @@ class _Swap:
 
 
 def load_averaged(folder: Path, name: str) -> dict[str, Tensor]:
-    """The averaged weights of module `name` from a run's last checkpoint. Raises `ConfigError` if there is none."""
+    """The averaged weights of module `name` from a run's last checkpoint, or those that it will begin with.
+
+    Raises `ConfigError` if there is neither.
+    """
     path = folder / "checkpoint.pt"
     if not path.exists():
-        raise ConfigError(f"{path} is missing: run that training first")
+        path = folder / INITIAL
+    if not path.exists():
+        raise ConfigError(f"{folder / 'checkpoint.pt'} is missing: run that training first")
     return torch.load(path, weights_only=True, map_location="cpu")["average"][name]
 
 

@@ -16,6 +16,7 @@ import soundfile
 import torch
 
 from cosyvoice.training import loop
+from cosyvoice.training.assemble import assemble
 from cosyvoice.training.configuration import STAGES, load_settings
 from cosyvoice.training.corpus.build import HOP, SAMPLE_RATE, SCHEMA
 from cosyvoice.training.run import run_stage
@@ -102,6 +103,14 @@ def finished_runs(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         for stage, settings in load_settings("test", STAGES, FAST).items():
             run_stage(stage, settings, corpus, runs)
     return runs
+
+
+@pytest.fixture(scope="session")
+def assembled(finished_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model of the finished runs, with real ONNX files, whose export takes seconds."""
+    out = tmp_path_factory.mktemp("models") / "tiny"
+    assemble(finished_runs, out, "tiny")
+    return out
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from cosyvoice.reference.loading import load_reference_model
 from cosyvoice.training import assemble as assembly
 from cosyvoice.training.assemble import WRITTEN, assemble
 from cosyvoice.training.loop import load_averaged
+from cosyvoice.training.unpack import TRAINING_FILE
 
 
 @pytest.fixture
@@ -21,6 +22,9 @@ def quick_export(monkeypatch):
     """Exporting takes seconds: only the test that loads the model needs real ONNX files."""
     for name in ("export_speech_tokenizer", "export_aligner", "export_speaker_encoder"):
         monkeypatch.setattr(assembly, name, lambda model, path: path.write_bytes(b"onnx"))
+    monkeypatch.setattr(
+        assembly, "write_training_file", lambda folder, *_: (folder / TRAINING_FILE).write_bytes(b"heads")
+    )
 
 
 def test_an_assembled_model_loads_as_a_model(finished_runs, tmp_path, quick_export):
@@ -37,14 +41,13 @@ def test_an_assembled_model_loads_as_a_model(finished_runs, tmp_path, quick_expo
 
 
 @pytest.mark.slow
-def test_an_assembled_model_encodes_prompts(finished_runs, tmp_path):
-    assemble(finished_runs, tmp_path / "tiny", "tiny")
+def test_an_assembled_model_encodes_prompts(assembled):
     samples = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
-    tokens = OnnxSpeechTokenizer(tmp_path / "tiny" / "speech_tokenizer.onnx")(samples)
+    tokens = OnnxSpeechTokenizer(assembled / "speech_tokenizer.onnx")(samples)
     assert len(tokens) == pytest.approx(25, abs=1) and tokens.max() < 81
-    log_probs = PhoneRecogniser(tmp_path / "tiny")(samples)
+    log_probs = PhoneRecogniser(assembled)(samples)
     assert log_probs.shape == (2 * len(tokens), 40)
-    assert OnnxSpeakerEncoder(tmp_path / "tiny" / "campplus.onnx")(samples).shape == (192,)
+    assert OnnxSpeakerEncoder(assembled / "campplus.onnx")(samples).shape == (192,)
 
 
 def test_weights_are_the_averaged_ones_in_half_precision(finished_runs, tmp_path, quick_export):
