@@ -96,10 +96,12 @@ class Batcher(Generic[M]):
         member.pause = time.monotonic() - member.served_at
         with self._lock:
             self._waiting.append(ticket)
-            ticket.leads, self._led = not self._led, True
+            # Kept, since from here on a leader that ends may pass the lead to this ticket, and wakes it then.
+            leads = not self._led
+            ticket.leads, self._led = leads, True
             self._arrived.notify_all()
         try:
-            if not ticket.leads:
+            if not leads:
                 ticket.wait()
             while not ticket.done:
                 with self._lock:

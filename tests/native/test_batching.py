@@ -212,3 +212,35 @@ def test_many_threads_that_come_and_go() -> None:
     for thread in threads:
         thread.join(timeout=30)
     assert sorted(answered) == sorted(2 * i for i in range(50) for _ in range(16))
+
+
+def test_a_step_that_is_given_the_lead_before_it_sleeps() -> None:
+    """The leader ends between a step's joining the line and its falling asleep."""
+    counter = Counter(seconds=0.0)
+    batcher: Batcher[Request] = Batcher(counter)
+    counter.gate.clear()
+    first = threading.Thread(target=batcher.step, args=(Request(1), 1, False))
+    first.start()
+    deadline = time.monotonic() + 10
+    while not counter.running:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+    class Lock:
+        """The batcher's lock; whoever gives it back first sees the leader leave before it goes on."""
+
+        real, leaving = batcher._lock, True
+
+        def __enter__(self) -> None:
+            self.real.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.real.release()
+            if self.leaving and threading.current_thread() is threading.main_thread():
+                self.leaving = False
+                counter.gate.set()
+                first.join(10)
+
+    batcher._lock = Lock()  # type: ignore[assignment]
+    assert batcher.step(Request(2), 21, False) == 42
+    assert batcher.step(Request(3), 4, False) == 8
