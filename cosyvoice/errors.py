@@ -19,6 +19,10 @@ class AudioError(CosyVoiceError):
     """An audio file is missing, unreadable, or unusable (silent, clipped, too short, too long, bad rate)."""
 
 
+class SeveralSpeakersError(AudioError):
+    """A recording of one voice holds several."""
+
+
 class VoiceError(CosyVoiceError):
     """A voice is unknown, malformed, or does not fit its transcript."""
 

@@ -21,6 +21,8 @@ FLOOR = -8.0
 WINDOW = 1500
 """States before and after the best one that are followed, about a minute and a half of speech: memory and time grow
 with the length of the audio, not with its square."""
+HEARD = 0.4
+"""Mean score of words that are said; others are rarely placed above."""
 _IMPOSSIBLE = -1e30
 
 

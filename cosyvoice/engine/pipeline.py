@@ -29,9 +29,10 @@ from cosyvoice.engine.joining import Joining
 from cosyvoice.engine.models import CosyVoiceModel, Prompt, ReferenceFeatures
 from cosyvoice.engine.prompt_encoders import PROMPT_SAMPLE_RATE
 from cosyvoice.engine.sampling import Sampling
+from cosyvoice.engine.several_speakers import SpeakerCheck
 from cosyvoice.engine.session import ArrivingText, Piece, Progress, RecordedTokens, Request, Session, SpeechStream
 from cosyvoice.engine.speech import Report, Speech
-from cosyvoice.engine.stages import FloatArray
+from cosyvoice.engine.stages import FloatArray, RemembersVoices
 from cosyvoice.engine.streaming import StreamingConfig
 from cosyvoice.engine.tempo import check_speed
 from cosyvoice.errors import AudioError, ConfigError, TextError, VoiceError
@@ -146,6 +147,18 @@ class TTS:
             while len(self._encoded) > _REMEMBERED_REFERENCES:
                 self._encoded.popitem(last=False)
         return features
+
+    def forget(self, speaker_embedding: FloatArray) -> None:
+        """Drop all that is kept in memory of a voice with this embedding, such as one that was deleted.
+
+        Requests that speak with it go on; call this again when they have ended.
+        """
+        with self._lock:
+            kept = self._encoded.items()
+            for key in [key for key, made in kept if np.array_equal(made.speaker_embedding, speaker_embedding)]:
+                del self._encoded[key]
+        if isinstance(self.model.stages.flow, RemembersVoices):
+            self.model.stages.flow.forget(speaker_embedding)
 
     def say(
         self,
@@ -277,9 +290,33 @@ class TTS:
         samples = speech.samples if isinstance(speech, Speech) else speech
         return self._aligner(samples, sample_rate, text)
 
+    def check_one_speaker(self, samples: FloatArray, sample_rate: int) -> None:
+        """Raise `SeveralSpeakersError` where mono `samples` [time] at `sample_rate` Hz seem to hold several voices.
+
+        `clone` does not ask, since a voice that is known to be one person's may change more than others do.
+        """
+        self._one_speaker(samples, sample_rate)
+
+    def transcript_score(self, samples: FloatArray, sample_rate: int, transcript: str) -> float | None:
+        """Mean score of the words of `transcript` in mono `samples` [time]; below `HEARD` they hardly say it.
+
+        None where nobody can tell: there is no transcript, or it is not English.
+        """
+        if not transcript.strip():
+            return None
+        try:
+            words = self.align(samples, sample_rate, transcript)
+        except (TextError, AudioError):
+            return None
+        return float(np.mean([word.score for word in words]))
+
     @cached_property
     def _aligner(self) -> Aligner:
         return Aligner()
+
+    @cached_property
+    def _one_speaker(self) -> SpeakerCheck:
+        return SpeakerCheck()
 
     def _conversion(
         self,

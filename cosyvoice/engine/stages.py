@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,6 +136,15 @@ class MelChunk:
     """[frames, n_mels]"""
     finalize: bool
     """The utterance ends here. Otherwise the last frames so far are only looked at."""
+
+
+@runtime_checkable
+class RemembersVoices(Protocol):
+    """A stage that keeps something of the voices it spoke with, so that the next request begins sooner."""
+
+    def forget(self, speaker_embedding: FloatArray) -> None:
+        """Drop all that is kept of voices with exactly this embedding [speaker_embedding_dim]."""
+        ...
 
 
 class VocoderStage(Protocol):

@@ -184,7 +184,11 @@ class ChunkedFlowStage(ABC):
         digest = hashlib.sha256(repr([array.shape for array in arrays]).encode())
         for array in arrays:
             digest.update(array.tobytes())
-        return ChunkedFlowState(self._voice(inputs), digest.digest(), [])
+        return ChunkedFlowState(self._voice(inputs), _speaker_key(inputs.speaker_embedding) + digest.digest(), [])
+
+    def forget(self, speaker_embedding: FloatArray) -> None:
+        """See `RemembersVoices`."""
+        self._prompts.forget(_speaker_key(speaker_embedding))
 
     def prepare(self, inputs: FlowInput) -> None:
         """Compute what all streams with this voice share, so that the first of them starts as soon as the others."""
@@ -310,3 +314,8 @@ class ChunkedFlowStage(ABC):
         if keep and context is not None:
             context.advance(end - first)
         return mel
+
+
+def _speaker_key(embedding: FloatArray) -> bytes:
+    """What the keys of all prompts of a speaker begin with, however much of the reference they take."""
+    return hashlib.sha256(np.ascontiguousarray(embedding, np.float32).tobytes()).digest()

@@ -118,6 +118,8 @@ class PromptCache:
         self._lock = threading.Lock()
         self._kept: OrderedDict[bytes, FlowContext] = OrderedDict()
         self._running: dict[bytes, Future[FlowContext]] = {}
+        self._unwanted: set[bytes] = set()
+        """Keys that were forgotten while they were computed."""
 
     @property
     def nbytes(self) -> int:
@@ -141,13 +143,24 @@ class PromptCache:
         except BaseException as error:
             with self._lock:
                 del self._running[key]
+                self._unwanted.discard(key)
             promise.set_exception(error)
             raise
         with self._lock:
             del self._running[key]
-            self._keep(key, context)
+            if key in self._unwanted:
+                self._unwanted.discard(key)
+            else:
+                self._keep(key, context)
         promise.set_result(context)
         return context
+
+    def forget(self, beginning: bytes) -> None:
+        """Drop all prompts whose key begins so, and keep none of those that are being computed."""
+        with self._lock:
+            for key in [key for key in self._kept if key.startswith(beginning)]:
+                del self._kept[key]
+            self._unwanted.update(key for key in self._running if key.startswith(beginning))
 
     def _keep(self, key: bytes, context: FlowContext) -> None:
         if context.nbytes > self._capacity:

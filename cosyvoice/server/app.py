@@ -64,14 +64,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: SpeechService = app.state.service
     async with listening(service):
         # In the background: the process is alive meanwhile, though not ready.
-        warming = asyncio.create_task(service.warm_up())
+        tasks = [asyncio.create_task(service.warm_up()), asyncio.create_task(service.watch_voices())]
         try:
             yield
         finally:
             await service.drain()
-            warming.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await warming
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _answer_errors(app: FastAPI) -> None:

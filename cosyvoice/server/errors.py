@@ -14,6 +14,7 @@ from cosyvoice.errors import (
     ConfigError,
     CosyVoiceError,
     GenerationError,
+    SeveralSpeakersError,
     TextError,
     VoiceError,
 )
@@ -88,6 +89,7 @@ class Problem:
 # What the library raises for what a client sent: the field it is about, and a name for it.
 _OF_THE_REQUEST: tuple[tuple[type[CosyVoiceError], str | None, str], ...] = (
     (TextError, "input", "invalid_text"),
+    (SeveralSpeakersError, "ref_audio", "several_speakers"),
     (AudioError, "ref_audio", "invalid_audio"),
     (VoiceError, "voice", "invalid_voice"),
     (ConfigError, None, "invalid_value"),

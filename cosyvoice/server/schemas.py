@@ -191,6 +191,7 @@ class VoiceAdded(BaseModel):
 
     success: Literal[True] = True
     voice: UploadedVoice
+    warnings: list[str] = Field(description="What may be wrong with the recording or its transcript.")
 
 
 class VoiceDeleted(BaseModel):

@@ -40,6 +40,7 @@ WARM_UP_TEXT = "This is sentence 1 of 25, which nobody hears."
 """Its numbers also load what reads them aloud."""
 _SECONDS_OF_A_FEED = 15.0
 """Speech that is expected of a text which is not written yet."""
+_WATCH_SECONDS = 5.0
 _log = logging.getLogger("cosyvoice.server")
 
 
@@ -122,6 +123,13 @@ class SpeechService:
         with self._lock:
             self._jobs[job] = self._workers.submit(self._work, job)
         return job
+
+    async def watch_voices(self) -> None:
+        """Until it is cancelled: forget the voices that other processes delete."""
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            with contextlib.suppress(Exception):
+                await asyncio.to_thread(self.voices.forget_deleted)
 
     def begin_drain(self) -> None:
         """Let nobody in any more; what is under way goes on."""
@@ -216,6 +224,8 @@ class SpeechService:
         with contextlib.suppress(Exception):
             self._account(job, outcome, error)
         job.channel.finish(error)
+        with contextlib.suppress(Exception):
+            self.voices.forget_deleted()
         self._memory.give_back()
 
     def _account(self, job: SpeechJob, outcome: str, error: BaseException | None) -> None:

@@ -18,7 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from cosyvoice.engine.alignment import HEARD
 from cosyvoice.engine.pipeline import TTS
+from cosyvoice.engine.stages import FloatArray
 from cosyvoice.errors import OutputError, VoiceError
 from cosyvoice.server.errors import RequestError
 from cosyvoice.server.settings import Settings
@@ -32,6 +36,7 @@ OPENAI_VOICES = {
     "cedar": "male",
 }  # fmt: skip
 """Names that clients of OpenAI know, and the gender of the preset that answers to them."""
+_DOUBT = "ref_text does not seem to be what the recording says; compare them, and upload the voice again"
 _LEFTOVER_SECONDS = 600
 """Temporary files older than this belong to nobody who still writes."""
 
@@ -59,6 +64,21 @@ class Upload:
     gender: str = ""
 
 
+@dataclass(frozen=True)
+class Added:
+    """A voice that is kept now."""
+
+    voice: Voice
+    size: int
+    """Bytes of its file."""
+    warnings: list[str]
+    """What its owner should look at."""
+
+
+_FileKey = tuple[str, int, int, int]
+"""Name, inode, time and size of the file of a voice: another one of the same name has another key."""
+
+
 class ServerVoices:
     """Safe from many threads, and beside other processes.
 
@@ -74,6 +94,8 @@ class ServerVoices:
         self._store = own if directory is None else VoiceStore(directory, own.presets, own.built_in)
         self._lock = threading.Lock()
         self._cache: OrderedDict[object, Voice] = OrderedDict()
+        self._used: dict[_FileKey, tuple[FloatArray, float]] = {}
+        """Speaker embeddings of the uploads that this process has made or spoken with, and when it did last."""
         self.aliases = {**self._openai_aliases(), **settings.voice_aliases}
         self._remove_leftovers()
 
@@ -114,25 +136,24 @@ class ServerVoices:
         canonical = self.canonical(name)
         if canonical in self._store.built_in:
             return self._store.built_in[canonical]
-        try:
-            status = self._path(canonical).stat()
-        except OSError:
-            raise RequestError(
-                _unknown(name, self.names()), status=404, param="voice", code="voice_not_found"
-            ) from None
-        key = (canonical, status.st_ino, status.st_mtime_ns, status.st_size)
-        return self._cached(key, lambda: self._store.get(canonical))
+        key = self._file_key(canonical)
+        if key is None:
+            raise RequestError(_unknown(name, self.names()), status=404, param="voice", code="voice_not_found")
+        voice = self._cached(key, lambda: self._store.get(canonical))
+        self._note_use(key, voice)
+        return voice
 
     def from_reference(self, reference: Reference) -> Voice:
         """A voice for one request. Raises `AudioError` and `VoiceError` as `TTS.clone`, `RequestError` for its size."""
         digest = hashlib.sha256(reference.audio).hexdigest()
         return self._cached((digest, reference.transcript), lambda: self._encode("reference", reference))
 
-    def add(self, upload: Upload) -> Voice:
+    def add(self, upload: Upload) -> Added:
         """Keep a voice, complete or not at all.
 
         Raises `RequestError` for missing consent or provenance, a name that is taken (409) and full limits (507 is no
-        fault of the client, so 409 as well); otherwise as `from_reference`.
+        fault of the client, so 409 as well), `SeveralSpeakersError` for a recording of several people; otherwise as
+        `from_reference`.
         """
         for field in ("consent", "provenance"):
             if not getattr(upload, field).strip():
@@ -144,7 +165,11 @@ class ServerVoices:
         name = check_name(upload.name)
         with self._changing():
             self._check_free(name)
-        voice = self._encode(name, upload.reference)
+        samples, rate = decode_upload(upload.reference.audio, self._limits)
+        voice = self._tts.clone((samples, rate), upload.reference.transcript, name=name)
+        # Of a recording that is known to be one.
+        self._tts.check_one_speaker(samples, rate)
+        score = self._tts.transcript_score(samples, rate, voice.transcript)
         voice = replace(
             voice,
             consent=upload.consent.strip(),
@@ -158,7 +183,10 @@ class ServerVoices:
             self._check_space(size)
             path = self._store.add(voice)
             _flush(path)
-        return voice
+            key = self._file_key(name)
+        if key is not None:
+            self._note_use(key, voice)
+        return Added(voice, size, [] if score is None or score >= HEARD else [_DOUBT])
 
     def remove(self, name: str) -> None:
         """Delete an uploaded voice from the disk and from memory. Raises `RequestError` (404, 403)."""
@@ -171,9 +199,27 @@ class ServerVoices:
                 raise RequestError(_unknown(name, self.names()), status=404, param="name", code="voice_not_found")
             self._store.remove(name)
             _flush(self._store.directory)
+        self.forget_deleted()
+
+    def forget_deleted(self) -> None:
+        """Drop what this process keeps in memory of uploads that are deleted, whoever deleted them.
+
+        Called after each request, since one that spoke with the voice meanwhile leaves something behind, and every few
+        seconds for what other processes delete.
+        """
         with self._lock:
-            for key in [key for key in self._cache if isinstance(key, tuple) and key[0] == name]:
-                del self._cache[key]
+            used = dict(self._used)
+        for key, (embedding, latest) in used.items():
+            if self._file_key(key[0]) == key:
+                continue
+            with self._lock:
+                if time.monotonic() - latest > self._limits.request_seconds:
+                    self._used.pop(key, None)  # nobody who began then still speaks
+                alike = [other for other, voice in self._cache.items()
+                         if other == key or np.array_equal(voice.speaker_embedding, embedding)]  # fmt: skip
+                for other in alike:
+                    del self._cache[other]
+            self._tts.forget(embedding)
 
     def _encode(self, name: str, reference: Reference) -> Voice:
         samples, rate = decode_upload(reference.audio, self._limits)
@@ -192,6 +238,19 @@ class ServerVoices:
                 while len(self._cache) > self._limits.voice_cache:
                     self._cache.popitem(last=False)
         return voice
+
+    def _note_use(self, key: _FileKey, voice: Voice) -> None:
+        if key[0] not in self._store.preset_names():
+            with self._lock:
+                self._used[key] = voice.speaker_embedding, time.monotonic()
+
+    def _file_key(self, name: str) -> _FileKey | None:
+        """None where the file is gone."""
+        try:
+            status = self._path(name).stat()
+        except OSError:
+            return None
+        return name, status.st_ino, status.st_mtime_ns, status.st_size
 
     def _path(self, name: str) -> Path:
         presets = self._store.presets

@@ -108,6 +108,13 @@ def speech_seconds(samples: Samples, sample_rate: int) -> float:
     return float(np.count_nonzero(_active_frames(samples, sample_rate)) * _FRAME_SECONDS)
 
 
+def speech_only(samples: Samples, sample_rate: int) -> Samples:
+    """`samples` without their pauses, the frames that are left joined."""
+    active = _active_frames(samples, sample_rate)
+    frame = int(_FRAME_SECONDS * sample_rate)
+    return samples[: len(active) * frame].reshape(len(active), frame)[active].reshape(-1)
+
+
 def trim_edges(samples: Samples, sample_rate: int) -> Samples:
     """`samples` with at most 0.1 s of silence before the first and after the last sound."""
     active = np.flatnonzero(_active_frames(samples, sample_rate))

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cosyvoice.errors import AudioError, CosyVoiceError, TextError, VoiceError
+from cosyvoice.engine.alignment import HEARD
+from cosyvoice.engine.pipeline import TTS
+from cosyvoice.errors import AudioError, SeveralSpeakersError, TextError, VoiceError
 from cosyvoice.voice.checks import Samples, check_transcript, read_reference, speech_seconds, trim_edges
 
 GOOD_SECONDS = (3.0, 15.0)
 QUIET_PEAK = 0.05
-HEARD = 0.4
-"""Mean probability of words that are said; others are rarely placed above."""
 NOISY_DB = 20.0
 """Distance of speech from the pauses below which noise can be heard in the voice."""
 
@@ -80,15 +80,20 @@ def _transcript(samples: Samples, rate: int, transcript: str, count_phones: Call
     return [Finding("ok", "the transcript fits the length")]
 
 
-def hearing(score: Callable[[], float]) -> list[Finding]:
-    """Whether the transcript is heard, by `score`, the mean probability of its words; nothing where none can tell."""
+def listening(tts: TTS, path: str | Path, transcript: str) -> list[Finding]:
+    """What is heard in a usable recording: whether it is one voice, and whether it says its transcript."""
+    samples, rate = read_reference(path)
+    findings = []
     try:
-        probability = score()
-    except CosyVoiceError:
-        return []
-    if probability < HEARD:
-        return [Finding("hint", "the transcript does not seem to be what is said; compare them")]
-    return [Finding("ok", "the words of the transcript are heard in the recording")]
+        tts.check_one_speaker(samples, rate)
+    except SeveralSpeakersError as error:
+        findings.append(Finding("hint", str(error)))
+    score = tts.transcript_score(samples, rate, transcript)
+    if score is None:
+        return findings
+    if score < HEARD:
+        return [*findings, Finding("hint", "the transcript does not seem to be what is said; compare them")]
+    return [*findings, Finding("ok", "the words of the transcript are heard in the recording")]
 
 
 def _without_path(message: str, path: str) -> str:

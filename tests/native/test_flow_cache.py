@@ -114,3 +114,18 @@ def test_a_failed_computation_is_tried_again() -> None:
     with pytest.raises(GenerationError, match="no memory"):
         cache.get(b"a", fail)
     assert held(cache.get(b"a", lambda: add(empty(), 1))) == [1]
+
+
+def test_prompts_of_a_speaker_are_forgotten_also_while_they_are_computed() -> None:
+    cache = PromptCache(10**6)
+    for key in (b"anna-1", b"anna-2", b"bert-1"):
+        cache.get(key, lambda: add(empty(), 1))
+
+    def compute() -> FlowContext:
+        cache.forget(b"anna")
+        return add(empty(), 1)
+
+    cache.get(b"anna-3", compute)
+    assert list(cache._kept) == [b"bert-1"] and not cache._unwanted
+    cache.get(b"anna-3", lambda: add(empty(), 1))
+    assert len(cache._kept) == 2

@@ -2,7 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from cosyvoice.errors import AudioError, ConfigError, GenerationError, ModelError, OutputError, TextError, VoiceError
+from cosyvoice.errors import (
+    AudioError,
+    ConfigError,
+    GenerationError,
+    ModelError,
+    OutputError,
+    SeveralSpeakersError,
+    TextError,
+    VoiceError,
+)
 from cosyvoice.server.errors import Cancelled, RequestError, problem_of
 
 
@@ -11,6 +20,7 @@ from cosyvoice.server.errors import Cancelled, RequestError, problem_of
     [
         (TextError("t"), 422, "input"),
         (AudioError("a"), 422, "ref_audio"),
+        (SeveralSpeakersError("s"), 422, "ref_audio"),
         (VoiceError("v"), 422, "voice"),
         (ConfigError("c"), 422, None),
         (GenerationError("g"), 422, "input"),

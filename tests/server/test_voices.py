@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import signal
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cosyvoice.errors import AudioError, VoiceError
+from cosyvoice.errors import AudioError, SeveralSpeakersError, VoiceError
+from cosyvoice.native.chunked_flow import _speaker_key
 from cosyvoice.server.errors import RequestError
+from cosyvoice.server.requests import SpeechRequest
 from cosyvoice.server.voices import Reference, ServerVoices, Upload
 from cosyvoice.voice.store import VoiceStore
 from cosyvoice.voice.voice import Voice
@@ -164,3 +167,57 @@ def test_a_kill_while_a_voice_is_written_leaves_a_whole_voice_or_none(tmp_path: 
         store = VoiceStore(tmp_path)
         for name in store.own_names():
             assert len(store.get(name).speech_token) == 50
+
+
+@pytest.mark.anyio
+async def test_nothing_of_a_deleted_voice_stays_in_memory(mini_fake: Any, recording: bytes) -> None:
+    service = mini_fake.service
+    voices, tts = service.voices, service.tts
+    embedding = voices.add(Upload("carla", Reference(recording), "in writing", "studio")).voice.speaker_embedding
+
+    def kept() -> tuple[int, int, int]:
+        prompts = tts.model.stages.flow._prompts
+        held = sum(key.startswith(_speaker_key(embedding)) for key in prompts._kept)
+        return held, len(tts._encoded), len(voices._cache)
+
+    async def speak() -> None:
+        async for _ in service.submit(SpeechRequest("One.", "carla", seed=1)):
+            pass
+
+    await speak()
+    assert kept() == (1, 1, 1)
+    # As another process does it: the file goes, and this one is told nothing.
+    voices._path("carla").unlink()
+    voices.forget_deleted()
+    assert kept() == (0, 0, 0)
+    voices.add(Upload("carla", Reference(recording), "in writing", "studio"))
+    job = service.submit(SpeechRequest("One.", "carla", seed=1))
+    await job.ready()
+    voices.remove("carla")
+    async for _ in job:
+        pass
+    while service.under_way:
+        await asyncio.sleep(0.01)
+    assert kept() == (0, 0, 0)
+    assert b"carla" not in b"".join(file.read_bytes() for file in voices._store.directory.iterdir())
+
+
+def test_a_recording_of_several_people_is_refused(make_service: Callable[..., Any], upload: Any, monkeypatch: Any) -> None:
+    voices = make_service().service.voices
+
+    def several(samples: np.ndarray, rate: int) -> None:
+        raise SeveralSpeakersError("several")
+
+    monkeypatch.setattr(voices._tts, "check_one_speaker", several)
+    with pytest.raises(SeveralSpeakersError):
+        voices.add(upload())
+    assert voices.uploaded() == []
+
+
+@pytest.mark.parametrize(("score", "warned"), [(None, False), (0.1, True), (0.9, False)])
+def test_a_transcript_that_is_not_heard_is_warned_of(
+    make_service: Callable[..., Any], upload: Any, monkeypatch: Any, score: float | None, warned: bool
+) -> None:
+    voices = make_service().service.voices
+    monkeypatch.setattr(voices._tts, "transcript_score", lambda *_: score)
+    assert bool(voices.add(upload()).warnings) == warned

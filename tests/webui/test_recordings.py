@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
-from cosyvoice.errors import TextError
-from cosyvoice.webui.recordings import examine, hearing, usable
+from cosyvoice.engine.pipeline import TTS
+from cosyvoice.errors import SeveralSpeakersError
+from cosyvoice.webui.recordings import examine, listening, usable
 
 
 def with_pauses(speech: np.ndarray, noise: float = 0.0) -> np.ndarray:
@@ -64,10 +67,19 @@ def test_what_is_wrong(write_wav: Callable[..., Path], make_speech: Callable[...
     assert problems(None) == ""
 
 
-def test_hearing_tells_what_the_aligner_found() -> None:
-    def fail() -> float:
-        raise TextError("foreign")
+def test_listening_tells_what_was_heard(write_wav: Callable[..., Path], make_speech: Callable[..., np.ndarray]) -> None:
+    @dataclass
+    class Heard:
+        score: float | None
+        speakers: int = 1
 
-    assert [finding.level for finding in hearing(lambda: 0.9)] == ["ok"]
-    assert [finding.level for finding in hearing(lambda: 0.1)] == ["hint"]
-    assert hearing(fail) == []
+        def transcript_score(self, samples: np.ndarray, rate: int, transcript: str) -> float | None:
+            return self.score
+
+        def check_one_speaker(self, samples: np.ndarray, rate: int) -> None:
+            if self.speakers > 1:
+                raise SeveralSpeakersError("several")
+
+    path = write_wav(make_speech(3.0))
+    for heard, levels in ((Heard(0.9), ["ok"]), (Heard(0.1), ["hint"]), (Heard(None), []), (Heard(0.9, 2), ["hint", "ok"])):
+        assert [finding.level for finding in listening(cast(TTS, heard), path, "one")] == levels

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, File, Form, UploadFile
 
 from cosyvoice.errors import AudioError
-from cosyvoice.server.errors import UNPROCESSABLE, RequestError
+from cosyvoice.server.errors import UNPROCESSABLE, RequestError, problem_of
 from cosyvoice.server.routes.common import Service, errors
 from cosyvoice.server.schemas import UploadedVoice, VoiceAdded, VoiceDeleted, VoiceItem, VoiceList
 from cosyvoice.server.uploads import check_size
@@ -51,10 +51,11 @@ async def add_voice(
     source = provenance or (f"uploaded as {audio_sample.filename}" if audio_sample.filename else "")
     upload = Upload(name, Reference(audio, ref_text), consent, source, speaker_description, gender)
     try:
-        voice = await asyncio.to_thread(service.voices.add, upload)
+        added = await asyncio.to_thread(service.voices.add, upload)
     except AudioError as error:
-        raise RequestError(str(error), status=UNPROCESSABLE, param="audio_sample", code="invalid_audio") from None
-    return VoiceAdded(voice=_shown(voice, service.voices.size_of(voice.name)))
+        code = problem_of(error).code
+        raise RequestError(str(error), status=UNPROCESSABLE, param="audio_sample", code=code) from None
+    return VoiceAdded(voice=_shown(added.voice, added.size), warnings=added.warnings)
 
 
 @router.delete("/v1/audio/voices/{name}", responses=errors(403, 404))

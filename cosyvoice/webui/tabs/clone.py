@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
 from cosyvoice.audio.io import read_audio
 from cosyvoice.errors import AudioError, VoiceError
@@ -15,7 +13,7 @@ from cosyvoice.voice.checks import MAX_SECONDS
 from cosyvoice.voice.store import check_name
 from cosyvoice.voice.voice import Voice
 from cosyvoice.webui.context import Page, findings_html, friendly
-from cosyvoice.webui.recordings import examine, hearing, usable
+from cosyvoice.webui.recordings import examine, listening, usable
 
 _CONSENT = "I am the speaker, or the speaker allowed me to make and use this voice."
 _TRIAL = "This is what the new voice sounds like."
@@ -58,8 +56,8 @@ def build_clone(page: Page) -> None:
 
     def check(path: str | None, words: str) -> str:
         found = examine(path, words, page.tts.model.stages.text.count_phones)
-        if path is not None and usable(found) and words.strip():
-            found += hearing(lambda: _probability(page, path, words))
+        if path is not None and usable(found):
+            found += listening(page.tts, path, words)
         return findings_html(found)
 
     def write_down(path: str | None) -> str:
@@ -105,8 +103,3 @@ def build_clone(page: Page) -> None:
     trial.click(friendly(try_out), inputs, sound)
     page.voice_events.append(save.click(friendly(keep), inputs, saved, show_progress_on=[save]))
 
-
-def _probability(page: Page, path: str | Path, words: str) -> float:
-    """Mean probability of the words of a transcript where the aligner places them."""
-    samples, rate = read_audio(path, max_seconds=MAX_SECONDS)
-    return float(np.mean([word.score for word in page.tts.align(samples, rate, words)]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import gradio as gr
@@ -44,7 +45,12 @@ def build_voices(page: Page) -> None:
             raise VoiceError("there is no voice to delete; choose one")
         if not sure:
             raise VoiceError(f"deleting {name!r} cannot be undone; tick the box first")
+        embedding = None
+        with contextlib.suppress(VoiceError):
+            embedding = page.tts.voice(name).speaker_embedding
         page.tts.store.remove(name)
+        if embedding is not None:
+            page.tts.forget(embedding)
         gr.Info(f"{name} is deleted.")
         return _rows(page), False
 
