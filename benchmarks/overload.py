@@ -76,12 +76,12 @@ async def slow_readers(http: httpx.AsyncClient, readers: int, text: str, patienc
         free_after = await seconds_until_idle(http, patience)
     return {
         "readers": readers, "held_places": held_places, "free_after_s": free_after,
-        "other_client": {"status": status, "seconds_of_audio": round(len(audio) / 48000, 2), "first_audio_s": round(first, 2)},
+        "other_client": {"status": status, "audio_s": round(len(audio) / 48000, 2), "first_audio_s": round(first, 2)},
     }  # fmt: skip
 
 
 async def leavers(http: httpx.AsyncClient, clients: int, seed: int, most_seconds: float) -> dict[str, Any]:
-    """`clients` who leave at a random moment: before the body is complete, in the queue, in the audio, in a WebSocket."""
+    """`clients` who leave at a random moment: within the body, in the queue, in the audio, in a WebSocket."""
     chance = random.Random(seed)
     ways = (_half_a_body, _raw, _events, _websocket)
     address = urlsplit(str(http.base_url))
@@ -128,10 +128,10 @@ async def _events(address: Any) -> None:
 
 async def _stream(address: Any, options: dict[str, Any]) -> None:
     body = {"input": " ".join([SENTENCE] * 4), **options}
-    async with httpx.AsyncClient(base_url=address.geturl(), timeout=300) as http:
-        async with http.stream("POST", "/v1/audio/speech", json=body) as answer:
-            async for _ in answer.aiter_bytes():
-                pass
+    http = httpx.AsyncClient(base_url=address.geturl(), timeout=300)
+    async with http, http.stream("POST", "/v1/audio/speech", json=body) as answer:
+        async for _ in answer.aiter_bytes():
+            pass
 
 
 async def _websocket(address: Any) -> None:

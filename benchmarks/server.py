@@ -80,7 +80,9 @@ def resident_bytes(pid: int) -> int:
 async def busy_places(http: httpx.AsyncClient) -> int:
     """How many requests run or wait."""
     text = (await http.get("/metrics")).text
-    return sum(int(float(value)) for value in re.findall(r"^cosyvoice_requests_(?:running|waiting)\{\S*\} (\S+)", text, re.M))
+    return sum(
+        int(float(value)) for value in re.findall(r"^cosyvoice_requests_(?:running|waiting)\{\S*\} (\S+)", text, re.M)
+    )
 
 
 async def seconds_until_idle(http: httpx.AsyncClient, patience: float = 60.0) -> float | None:

@@ -78,7 +78,10 @@ def main() -> None:
     for _ in range(arguments.pairs):
         one, other = chance.sample(names, 2)
         seconds, part = chance.choice(SECONDS), chance.choice((0.3, 0.5, 0.7))
-        both = [recording(speakers[one], seconds * part, chance), recording(speakers[other], seconds * (1 - part), chance)]
+        both = [
+            recording(speakers[one], seconds * part, chance),
+            recording(speakers[other], seconds * (1 - part), chance),
+        ]
         (warped if source(one) == source(other) else different).append(check.likeness(np.concatenate(both), rate))
     print(f"{len(names)} speakers; refused below {DIFFERENT}; {work / heard:.3f} s of work a second of recording")
     print(f"{'':34} many refused     least    5 %   25 % median   75 %   95 %   most")

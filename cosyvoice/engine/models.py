@@ -48,6 +48,8 @@ class Prompt:
     """For language models that read one; None where an instruction describes the speaker instead."""
     warnings: tuple[str, ...] = ()
     """What the user should know about these conditions."""
+    opening: Sequence[int] = ()
+    """Text tokens before those of every piece, such as the mark of its language."""
 
 
 class CosyVoiceModel:
@@ -60,6 +62,8 @@ class CosyVoiceModel:
 
     instruction_opening = ""
     """What an instruction begins with."""
+    trained_languages: tuple[str, ...] = ("zh", "en", "ja", "yue", "ko")
+    """Codes of the languages of the released weights."""
 
     def __init__(self, config: ModelConfig, stages: Stages) -> None:
         self.config = config
@@ -101,6 +105,26 @@ class CosyVoiceModel:
     def follows_instructions(self) -> bool:
         """Whether the model can be told how to speak."""
         return self.config.follows_instructions
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of the languages that can be read; a model that reads phones has those of English."""
+        return ("en",) if self.config.tokenizer == "phones" else self.trained_languages
+
+    def language_mark(self, language: str) -> str:
+        """What stands before text of a language where it was asked for; empty where the model tells it from the text.
+
+        The first generation reads whisper's marks, as in its published example across languages.
+        """
+        return f"<|{language}|>" if self.config.tokenizer == "whisper" else ""
+
+    def check_language(self, language: str) -> None:
+        """Raise `ConfigError` for a language that cannot be read."""
+        if language not in self.languages:
+            raise ConfigError(
+                f"the model {self.config.name!r} does not read {language!r}; use one of "
+                f"{', '.join(self.languages)}, or leave the language out"
+            )
 
     @property
     def reads_arriving_text(self) -> bool:
@@ -278,6 +302,7 @@ class CosyVoice3Model(CosyVoice2Model):
     """
 
     instruction_opening = DEFAULT_INSTRUCTION
+    trained_languages = ("zh", "en", "ja", "yue", "ko", "de", "es", "fr", "it", "ru")
 
     @property
     def follows_instructions(self) -> bool:

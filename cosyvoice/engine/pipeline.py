@@ -12,7 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,16 +20,14 @@ import numpy as np
 
 from cosyvoice.audio.io import read_audio
 from cosyvoice.audio.resample import sinc_resample
-from cosyvoice.engine.aligner import Aligner
-from cosyvoice.engine.alignment import WordTime
 from cosyvoice.engine.conversion import cut_recording
 from cosyvoice.engine.frontends import check_speakable
 from cosyvoice.engine.guard import Guard
 from cosyvoice.engine.joining import Joining
+from cosyvoice.engine.listening import Listener
 from cosyvoice.engine.models import CosyVoiceModel, Prompt, ReferenceFeatures
 from cosyvoice.engine.prompt_encoders import PROMPT_SAMPLE_RATE
 from cosyvoice.engine.sampling import Sampling
-from cosyvoice.engine.several_speakers import SpeakerCheck
 from cosyvoice.engine.session import ArrivingText, Piece, Progress, RecordedTokens, Request, Session, SpeechStream
 from cosyvoice.engine.speech import Report, Speech
 from cosyvoice.engine.stages import FloatArray, RemembersVoices
@@ -49,7 +47,7 @@ _LONGEST_SOURCE_SECONDS = 3600.0
 _REMEMBERED_REFERENCES = 16
 
 
-class TTS:
+class TTS(Listener):
     """Text to speech with one loaded model.
 
     Args:
@@ -173,6 +171,7 @@ class TTS:
         joining: Joining | None = None,
         sampling: Sampling | None = None,
         normalise: bool = True,
+        language: str | None = None,
         progress: Progress | None = None,
     ) -> Speech:
         """Speak `text` of any length.
@@ -189,13 +188,15 @@ class TTS:
             joining: edges of pieces and pauses between them.
             sampling: how tokens are drawn; None: as the model was tuned for.
             normalise: False reads the text as it stands, in one piece, without spelling out its numbers.
+            language: code of the language of `text`, one of `model.languages`; None tells it from the text. The first
+                generation reads it as a mark before the text; to the others it makes no difference.
             progress: called with the number of pieces spoken and of all.
 
         Raises `TextError`, `VoiceError` or `ConfigError` before anything is computed, and `GenerationError`
         where the model gave nothing at all.
         """
         session = self._session(
-            text, voice, seed, speed, instruct, streaming, guard, joining, sampling, normalise, progress
+            text, voice, seed, speed, instruct, streaming, guard, joining, sampling, normalise, language, progress
         )
         return _joined(session)
 
@@ -212,6 +213,7 @@ class TTS:
         joining: Joining | None = None,
         sampling: Sampling | None = None,
         normalise: bool = True,
+        language: str | None = None,
     ) -> SpeechStream:
         """Speak `text` and give out chunks as soon as they are ready; arguments and errors as in `say`.
 
@@ -224,7 +226,7 @@ class TTS:
         """
         streaming = streaming or self.model.default_streaming
         session = self._session(
-            text, voice, seed, speed, instruct, streaming, guard, joining, sampling, normalise, None
+            text, voice, seed, speed, instruct, streaming, guard, joining, sampling, normalise, language, None
         )
         return SpeechStream(session)
 
@@ -240,12 +242,15 @@ class TTS:
         joining: Joining | None = None,
         sampling: Sampling | None = None,
         normalise: bool = True,
+        language: str | None = None,
     ) -> SpeechStream:
         """Speak `text` and give out each piece, computed whole, as soon as it is ready; arguments as in `say`.
 
         Joined, the chunks are what `say` gives. The first one comes later than that of `stream`.
         """
-        session = self._session(text, voice, seed, speed, instruct, None, guard, joining, sampling, normalise, None)
+        session = self._session(
+            text, voice, seed, speed, instruct, None, guard, joining, sampling, normalise, language, None
+        )
         return SpeechStream(session)
 
     def convert(
@@ -277,46 +282,6 @@ class TTS:
         """The same in chunks, given out as soon as they are ready."""
         streaming = streaming or self.model.default_streaming
         return SpeechStream(self._conversion(source, voice, seed, speed, streaming, None))
-
-    def align(self, speech: Speech | FloatArray, sample_rate: int, text: str) -> list[WordTime]:
-        """When each word of English `text` is spoken in `speech`, or mono samples [time] at `sample_rate` Hz.
-
-        The words are those between the blanks of `text`. The aligner is that of the small model, whatever this model
-        is, and takes about a twentieth of the time that is spoken.
-
-        Raises `TextError` for text without words or in another script than Latin, `AudioError` for audio that is
-        shorter than the text can be, or longer than an hour.
-        """
-        samples = speech.samples if isinstance(speech, Speech) else speech
-        return self._aligner(samples, sample_rate, text)
-
-    def check_one_speaker(self, samples: FloatArray, sample_rate: int) -> None:
-        """Raise `SeveralSpeakersError` where mono `samples` [time] at `sample_rate` Hz seem to hold several voices.
-
-        `clone` does not ask, since a voice that is known to be one person's may change more than others do.
-        """
-        self._one_speaker(samples, sample_rate)
-
-    def transcript_score(self, samples: FloatArray, sample_rate: int, transcript: str) -> float | None:
-        """Mean score of the words of `transcript` in mono `samples` [time]; below `HEARD` they hardly say it.
-
-        None where nobody can tell: there is no transcript, or it is not English.
-        """
-        if not transcript.strip():
-            return None
-        try:
-            words = self.align(samples, sample_rate, transcript)
-        except (TextError, AudioError):
-            return None
-        return float(np.mean([word.score for word in words]))
-
-    @cached_property
-    def _aligner(self) -> Aligner:
-        return Aligner()
-
-    @cached_property
-    def _one_speaker(self) -> SpeakerCheck:
-        return SpeakerCheck()
 
     def _conversion(
         self,
@@ -358,11 +323,14 @@ class TTS:
         joining: Joining | None,
         sampling: Sampling | None,
         normalise: bool,
+        language: str | None,
         progress: Progress | None,
     ) -> Session:
         """Everything checked and prepared, nothing computed yet."""
         start = time.perf_counter()
         seed = self._check(seed, speed, streaming)
+        if language is not None:
+            self.model.check_language(language)
         report = Report(seed, self.sample_rate)
         pieces: Iterable[Piece]
         with report.measure("text"):
@@ -374,6 +342,9 @@ class TTS:
                 check_speakable(text)
                 pieces = [text]
             prompt = self.model.prompt(self.voice(voice), instruct, text if isinstance(text, str) else "")
+            mark = self.model.language_mark(language) if language is not None else ""
+            if mark:
+                prompt = replace(prompt, opening=self.model.stages.text.encode(mark))
         report.warnings += prompt.warnings
         request = Request(
             pieces,

@@ -237,7 +237,7 @@ class Session:
         """Text tokens of a piece, and a watch over what will be said to them."""
         guard, prompt, frontend = self._request.guard, self._request.prompt, self._model.stages.text
         with self.report.measure("text"):
-            ids = frontend.encode(text)
+            ids = [*prompt.opening, *frontend.encode(text)]
             phones = frontend.count_phones(text)
         return ids, guard.watch(phones, prompt.seconds_per_phone, self._model.token_rate)
 

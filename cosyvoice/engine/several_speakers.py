@@ -57,8 +57,8 @@ class SpeakerCheck:
 def two_groups(embeddings: NDArray[np.float32]) -> float:
     """Cosine of the centres of `embeddings` [windows, dim] in two groups; 1 where one would have a single window.
 
-    The groups that differ most among all divisions into an earlier and a later part, and those that k-means finds on the
-    sphere, from the two windows that are least alike: speakers may follow each other or take turns.
+    Those groups count that differ most: of all divisions into an earlier and a later part, and of those that k-means
+    finds on the sphere, from the two windows that are least alike. Speakers may follow each other or take turns.
     """
     rows = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-9)
     order = np.arange(len(rows))

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from cosyvoice.errors import CosyVoiceError
 from cosyvoice.server.auth import authenticate
 from cosyvoice.server.errors import RequestError, problem_of
 from cosyvoice.server.metrics import Metrics
@@ -56,9 +57,11 @@ class RequestContext:
         try:
             await self._app(scope, receive, answer)
         except Exception as error:
+            # The framework wraps what is raised behind the beginning of an answer.
+            cause = error.__cause__ if isinstance(error.__cause__, CosyVoiceError) else error
             if status == 0:
-                await send_problem(answer, error)
-            if problem_of(error).status >= 500:
+                await send_problem(answer, cause)
+            if problem_of(cause).status >= 500:
                 _log.exception("request failed", extra={"request_id": request_id})
         finally:
             route = getattr(scope.get("route"), "path", None) or "other"

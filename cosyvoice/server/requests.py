@@ -29,6 +29,8 @@ class SpeechRequest:
     """Speak like this recording."""
     instruct: str | None = None
     """How to say it, for models that follow instructions."""
+    language: str | None = None
+    """Code of the language of the text, one that the model reads; None: told from the text."""
     speed: float = 1.0
     volume: float = 1.0
     """Factor of the samples."""

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from cosyvoice.engine.sampling import HIGHEST_TEMPERATURE
 from cosyvoice.server.encoding import AudioFormat
-from cosyvoice.server.languages import check_language
+from cosyvoice.text.languages import check_language
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 TaskType = Literal["CustomVoice", "Base", "VoiceDesign", "sft", "zero_shot", "cross_lingual", "instruct"]
@@ -59,7 +59,7 @@ class SpeechOptions(BaseModel):
     language: Annotated[str, AfterValidator(check_language)] | None = Field(
         None,
         max_length=64,
-        description="A name such as English, a code such as en or en-US, or auto. The language is told from the text.",
+        description="A name such as English, a code such as en or en-US, or auto: the language is told from the text.",
     )
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED, description="The same seed gives the same samples.")
     chunk_tokens: int | None = Field(None, ge=1, le=1000, description="Speech tokens of the first chunk.")

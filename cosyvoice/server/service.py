@@ -190,6 +190,7 @@ class SpeechService:
             instruct=request.instruct,
             streaming=streaming,
             sampling=request.sampling,
+            language=request.language,
         )
         job.report = stream.report
         most = self._samples(request)

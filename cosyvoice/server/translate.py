@@ -8,7 +8,6 @@ import binascii
 
 from cosyvoice.engine.sampling import Sampling
 from cosyvoice.server.errors import UNPROCESSABLE, RequestError
-from cosyvoice.server.languages import language_code
 from cosyvoice.server.remote import fetch
 from cosyvoice.server.requests import SpeechRequest
 from cosyvoice.server.schemas import SpeechOptions, VoiceId
@@ -16,6 +15,7 @@ from cosyvoice.server.service import SpeechService
 from cosyvoice.server.settings import Settings
 from cosyvoice.server.uploads import check_size
 from cosyvoice.server.voices import Reference
+from cosyvoice.text.languages import language_code, language_name
 
 IGNORED_HEADER = "x-cosyvoice-ignored"
 
@@ -39,6 +39,7 @@ async def speech_request(
         # Clients of OpenAI cannot leave the voice out, so the recording counts.
         voice = None
     _check_task(options, voice, reference)
+    language = _language(service, options.language)
     instruct = (options.instructions or "").strip() or None
     if instruct is not None and not service.follows_instructions:
         if options.task_type == "instruct":
@@ -49,6 +50,7 @@ async def speech_request(
         voice=voice,
         reference=reference,
         instruct=instruct,
+        language=language,
         speed=1.0 if options.speed is None else options.speed,
         volume=1.0 if options.volume_multiplier is None else options.volume_multiplier,
         seed=options.seed,
@@ -65,9 +67,25 @@ def ignored(service: SpeechService, options: SpeechOptions) -> dict[str, str]:
     names = []
     if (options.instructions or "").strip() and not service.follows_instructions:
         names.append("instructions")
-    if language_code(options.language or "auto") != "auto":
+    language = _language(service, options.language)
+    if language is not None and not service.tts.model.language_mark(language):
         names.append("language")
     return {IGNORED_HEADER: ", ".join(names)} if names else {}
+
+
+def _language(service: SpeechService, name: str | None) -> str | None:
+    """The code of a language that the model reads; None for `auto`. Raises `RequestError` for any other."""
+    code = language_code(name or "auto")
+    if code in (None, "auto"):
+        return None
+    known = service.tts.model.languages
+    if code not in known:
+        raise RequestError(
+            f"the model {service.model_name!r} does not read {language_name(str(code))}; "
+            f"it reads {', '.join(map(language_name, known))}",
+            status=UNPROCESSABLE, param="language", code="unsupported_language",
+        )  # fmt: skip
+    return code
 
 
 async def reference_of(settings: Settings, options: SpeechOptions) -> Reference | None:

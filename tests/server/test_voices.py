@@ -202,7 +202,9 @@ async def test_nothing_of_a_deleted_voice_stays_in_memory(mini_fake: Any, record
     assert b"carla" not in b"".join(file.read_bytes() for file in voices._store.directory.iterdir())
 
 
-def test_a_recording_of_several_people_is_refused(make_service: Callable[..., Any], upload: Any, monkeypatch: Any) -> None:
+def test_a_recording_of_several_people_is_refused(
+    make_service: Callable[..., Any], upload: Any, monkeypatch: Any
+) -> None:
     voices = make_service().service.voices
 
     def several(samples: np.ndarray, rate: int) -> None:

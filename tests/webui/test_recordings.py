@@ -81,5 +81,10 @@ def test_listening_tells_what_was_heard(write_wav: Callable[..., Path], make_spe
                 raise SeveralSpeakersError("several")
 
     path = write_wav(make_speech(3.0))
-    for heard, levels in ((Heard(0.9), ["ok"]), (Heard(0.1), ["hint"]), (Heard(None), []), (Heard(0.9, 2), ["hint", "ok"])):
+    for heard, levels in (
+        (Heard(0.9), ["ok"]),
+        (Heard(0.1), ["hint"]),
+        (Heard(None), []),
+        (Heard(0.9, 2), ["hint", "ok"]),
+    ):
         assert [finding.level for finding in listening(cast(TTS, heard), path, "one")] == levels

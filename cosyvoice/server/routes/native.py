@@ -66,7 +66,7 @@ async def synthesize(
     elif body.prompt_text is None and body.speaker is not None and service.follows_instructions:
         instruct = body.speaker
     asked = SpeechRequest(
-        body.text, voice, reference, instruct, body.speed, client=client, request_id=request_id
+        body.text, voice, reference, instruct, speed=body.speed, client=client, request_id=request_id
     )  # fmt: skip
     job = await begin(service, asked, http)
     try:

@@ -102,4 +102,3 @@ def build_clone(page: Page) -> None:
     propose.click(friendly(write_down), recording, transcript, show_progress_on=[transcript])
     trial.click(friendly(try_out), inputs, sound)
     page.voice_events.append(save.click(friendly(keep), inputs, saved, show_progress_on=[save]))
-

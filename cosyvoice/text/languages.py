@@ -27,3 +27,8 @@ def language_code(text: str) -> str | None:
         return NAMES[name]
     tag = _TAG.fullmatch(name)
     return tag[1] if tag else None
+
+
+def language_name(code: str) -> str:
+    """The English name of a language, as `language_code` reads it; the code itself where there is none here."""
+    return next((name.capitalize() for name, known in NAMES.items() if known == code), code)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cosyvoice.server.languages import check_language, language_code
+from cosyvoice.text.languages import check_language, language_code, language_name
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,7 @@ def test_what_is_no_language_is_refused(text: str) -> None:
     assert language_code(text) is None
     with pytest.raises(ValueError, match="name a language"):
         check_language(text)
+
+
+def test_codes_have_a_name() -> None:
+    assert [language_name(code) for code in ("zh", "yue", "en", "xx")] == ["Chinese", "Cantonese", "English", "xx"]
