@@ -78,10 +78,11 @@ def resident_bytes(pid: int) -> int:
 
 
 async def busy_places(http: httpx.AsyncClient) -> int:
-    """How many requests run or wait."""
+    """How many requests are under way: run, wait for a place, or for their client."""
     text = (await http.get("/metrics")).text
     return sum(
-        int(float(value)) for value in re.findall(r"^cosyvoice_requests_(?:running|waiting)\{\S*\} (\S+)", text, re.M)
+        int(float(value))
+        for value in re.findall(r"^cosyvoice_requests_(?:running|waiting|paused)\{\S*\} (\S+)", text, re.M)
     )
 
 

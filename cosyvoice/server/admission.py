@@ -2,16 +2,19 @@
 
 A request that does not fit is refused at once with the time after which it is worth to come again, rather than kept
 in a line that nobody waits for. Refusal is by count and by seconds of speech, since a hundred words cost as much as
-fifty requests for two.
+fifty requests for two. A request that waits for its client, for words or for a reader, lets another one run in its place.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from cosyvoice.server.errors import RequestError
 from cosyvoice.server.settings import Limits
@@ -21,6 +24,8 @@ _SECONDS_PER_WIDE_LETTER = 0.22
 _WIDE_FROM = 0x2E80
 """First code point of the scripts that write a syllable as a letter."""
 _LONGEST_RETRY = 60
+_LOOK_SECONDS = 1.0
+"""Longest time until a request in the line finds that its time is over."""
 _IDLE_CLIENTS = 1024
 """Clients without a running request whose rate is remembered."""
 
@@ -34,6 +39,13 @@ class _Client:
     filled_at: float = 0.0
 
 
+State = Literal["waiting", "running", "paused", "left"]
+
+
+def _no_check() -> None:
+    """Nothing ends the wait of this ticket."""
+
+
 @dataclass(eq=False)
 class Ticket:
     """A place among the requests that run or wait. `leave` it in the end, whatever happened."""
@@ -42,12 +54,30 @@ class Ticket:
     seconds: float
     """Expected speech."""
     _admission: Admission = field(repr=False)
-    running: bool = False
-    left: bool = False
+    state: State = "waiting"
+    check: Callable[[], None] = field(default=_no_check, repr=False)
+    """Raises where the request is not to go on."""
+    pauses: int = 0
+    """Threads of the request that wait."""
 
-    def start(self) -> None:
-        """The request begins to speak."""
+    def start(self, check: Callable[[], None] = _no_check) -> None:
+        """The request begins to speak, as soon as it is its turn. Raises what `check` raises meanwhile."""
+        self.check = check
         self._admission._start(self)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """A time in which a thread of the request waits for its client, while others may run in its place.
+
+        Ends as soon as there is a place again; raises what `check` raises meanwhile.
+        """
+        self._admission._pause(self)
+        yield
+        self._admission._resume(self)
+
+    def wake(self) -> None:
+        """Let a wait for a place look at `check` at once."""
+        self._admission._wake()
 
     def leave(self) -> None:
         """The request has ended; further calls do nothing."""
@@ -65,11 +95,16 @@ class Admission:
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits, self._clock = limits, clock
         self._lock = threading.Lock()
+        self._turns = threading.Condition(self._lock)
+        self._line: deque[Ticket] = deque()
+        """Who waits for a place, those who go on before those who begin."""
         self._clients: dict[str, _Client] = {}
         self._closed = False
         self._pace = 1.0
         self.running = 0
         self.waiting = 0
+        self.paused = 0
+        """Requests that have begun and wait for their text or their reader."""
         self.audio_seconds = 0.0
         """Expected speech of all who run or wait."""
 
@@ -148,22 +183,70 @@ class Admission:
 
     def _start(self, ticket: Ticket) -> None:
         with self._lock:
-            if not ticket.left and not ticket.running:
-                ticket.running = True
+            if ticket.state == "waiting":
+                self._line.append(ticket)
+                self._take_place(ticket)
                 self.waiting -= 1
-                self.running += 1
+                self._run(ticket)
+
+    def _pause(self, ticket: Ticket) -> None:
+        with self._lock:
+            ticket.pauses += 1
+            if ticket.state == "running":
+                ticket.state = "paused"
+                self.running -= 1
+                self.paused += 1
+                self._turns.notify_all()
+
+    def _resume(self, ticket: Ticket) -> None:
+        with self._lock:
+            ticket.pauses -= 1
+            if ticket.state == "paused" and not ticket.pauses:
+                self._line.appendleft(ticket)
+                self._take_place(ticket)
+                self.paused -= 1
+                self._run(ticket)
+
+    def _take_place(self, ticket: Ticket) -> None:
+        """Wait in the line until it is the turn of `ticket`; the lock is held, and given up meanwhile."""
+        try:
+            while next(filter(self._may_run, self._line), None) is not ticket:
+                ticket.check()
+                self._turns.wait(_LOOK_SECONDS)
+            ticket.check()
+        finally:
+            self._line.remove(ticket)
+            self._turns.notify_all()
+
+    def _may_run(self, ticket: Ticket) -> bool:
+        limits = self._limits
+        if self.running >= limits.running:
+            return False
+        # Whoever has begun holds memory, also while it waits.
+        return ticket.state == "paused" or self.running + self.paused < limits.running + limits.paused
+
+    def _run(self, ticket: Ticket) -> None:
+        ticket.state = "running"
+        self.running += 1
+
+    def _wake(self) -> None:
+        with self._lock:
+            self._turns.notify_all()
 
     def _leave(self, ticket: Ticket) -> None:
         with self._lock:
-            if ticket.left:
+            if ticket.state == "left":
                 return
-            ticket.left = True
-            if ticket.running:
+            if ticket.state == "running":
                 self.running -= 1
+            elif ticket.state == "paused":
+                self.paused -= 1
             else:
                 self.waiting -= 1
+            ticket.state = "left"
             self.audio_seconds = max(0.0, self.audio_seconds - ticket.seconds)
             self._client(ticket.client).requests -= 1
+            self._turns.notify_all()
 
 
 def expected_seconds(text: str, speed: float = 1.0) -> float:

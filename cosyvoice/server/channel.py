@@ -10,9 +10,14 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from cosyvoice.engine.stages import FloatArray
 from cosyvoice.server.errors import Cancelled, RequestError
+
+
+Pausing = Callable[[], AbstractContextManager[None]]
 
 
 class Channel:
@@ -22,10 +27,17 @@ class Channel:
         capacity: samples that may wait; a single chunk may be larger.
         stall_seconds: how long the thread waits for a reader.
         loop: of the reader.
+        pausing: a context in which the thread waits.
     """
 
-    def __init__(self, capacity: int, stall_seconds: float, loop: asyncio.AbstractEventLoop) -> None:
-        self._capacity, self._stall_seconds, self._loop = capacity, stall_seconds, loop
+    def __init__(
+        self,
+        capacity: int,
+        stall_seconds: float,
+        loop: asyncio.AbstractEventLoop,
+        pausing: Pausing = contextlib.nullcontext,
+    ) -> None:
+        self._capacity, self._stall_seconds, self._loop, self._pausing = capacity, stall_seconds, loop, pausing
         self._space = threading.Condition()
         self._news = asyncio.Event()
         self._chunks: deque[FloatArray] = deque()
@@ -40,18 +52,30 @@ class Channel:
         Raises `Cancelled` where the reader has left, `RequestError` where it takes nothing.
         """
         with self._space:
-            while not self._closed and self._waiting and self._waiting + len(samples) > self._capacity:
+            full = self._is_full(len(samples))
+        if full:
+            # There is one writer, so the space that it waited for stays.
+            with self._pausing():
+                self._await_space(len(samples))
+        with self._space:
+            if self._closed:
+                raise Cancelled
+            self._chunks.append(samples)
+            self._waiting += len(samples)
+        self._wake()
+
+    def _is_full(self, length: int) -> bool:
+        return not self._closed and self._waiting > 0 and self._waiting + length > self._capacity
+
+    def _await_space(self, length: int) -> None:
+        with self._space:
+            while self._is_full(length):
                 # Only the reader notifies, so a wait that runs out means that it took nothing at all.
                 if not self._space.wait(self._stall_seconds):
                     raise RequestError(
                         f"the client took no audio for {self._stall_seconds:g} s; read the answer as it comes",
                         status=408, code="client_too_slow",
                     )  # fmt: skip
-            if self._closed:
-                raise Cancelled
-            self._chunks.append(samples)
-            self._waiting += len(samples)
-        self._wake()
 
     def finish(self, error: BaseException | None = None) -> None:
         """From the thread: nothing more will come. `error` is raised at the reader, behind the last chunk."""

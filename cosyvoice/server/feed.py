@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Iterator
 
+from cosyvoice.server.channel import Pausing
 from cosyvoice.server.errors import Cancelled, RequestError
 
 
@@ -19,6 +21,8 @@ class TextFeed:
 
     def __init__(self, most: int, idle_seconds: float) -> None:
         self._most, self._idle_seconds = most, idle_seconds
+        self.pausing: Pausing = contextlib.nullcontext
+        """A context in which the reader waits."""
         self._changed = threading.Condition()
         self._parts: deque[str] = deque()
         self._length = 0
@@ -63,14 +67,23 @@ class TextFeed:
     def __next__(self) -> str:
         """The next part; waits for it. Raises `RequestError` when it waits too long, `Cancelled` when closed."""
         with self._changed:
-            while not self._parts:
-                if self._closed:
-                    raise Cancelled
-                if self._ended:
-                    raise StopIteration
+            empty = not (self._parts or self._ended)
+        if empty:
+            with self.pausing():
+                self._await_text()
+        with self._changed:
+            if self._closed:
+                raise Cancelled
+            if not self._parts:
+                raise StopIteration
+            return self._parts.popleft()
+
+    def _await_text(self) -> None:
+        """Until there is a part or the end."""
+        with self._changed:
+            while not (self._parts or self._ended):
                 if not self._changed.wait(self._idle_seconds):
                     raise RequestError(
                         f"no text came for {self._idle_seconds:g} s; end the text, or keep writing",
                         status=408, param="text", code="idle_timeout",
                     )  # fmt: skip
-            return self._parts.popleft()

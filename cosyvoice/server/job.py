@@ -59,6 +59,7 @@ class SpeechJob:
         if isinstance(self.request.text, TextFeed):
             self.request.text.close()
         self.channel.close()
+        self.ticket.wake()
 
     async def aclose(self) -> None:
         """Stop where it is still speaking; after the end this does nothing."""

@@ -44,6 +44,7 @@ class Metrics:
         for name, help_text, read in (
             ("requests_running", "Requests that speak now.", lambda: admission.running),
             ("requests_waiting", "Requests in the queue.", lambda: admission.waiting),
+            ("requests_paused", "Requests that wait for their text or their reader.", lambda: admission.paused),
             ("audio_seconds_expected", "Expected speech of all that run or wait.", lambda: admission.audio_seconds),
         ):
             gauge = Gauge(f"cosyvoice_{name}", help_text, ["model_name"], registry=self.registry)

@@ -1,8 +1,8 @@
 """The service behind every front door: a loaded model, its voices, and the requests that are under way.
 
-Requests are admitted, wait for one of a fixed number of worker threads, and speak there; the engine itself gathers
-the steps of threads that run at the same time into one run of the language model. Between thread and client is a
-bounded buffer. A request ends in one of four ways, by its end, an error, its time or its client, and in each of them
+Requests are admitted, wait in a thread of their own for one of a fixed number of places, and speak then; the engine
+itself gathers the steps of threads that run at the same time into one run of the language model. Between thread and
+client is a bounded buffer. Who waits for its client, for text or to be read, gives its place away meanwhile. A request ends in one of four ways, by its end, an error, its time or its client, and in each of them
 gives back everything at the same place.
 """
 
@@ -65,7 +65,11 @@ class SpeechService:
         """Connections that are sending speech, which may go on after its work has ended; counted in the event loop."""
         self._tracer = Tracer(settings.tracing)
         self._memory = FreeMemory()
-        self._workers = ThreadPoolExecutor(settings.limits.running, thread_name_prefix="cosyvoice-speak")
+        limits = settings.limits
+        # A thread for everybody who is let in; the admission says how many of them run.
+        self._workers = ThreadPoolExecutor(
+            limits.running + limits.queue + limits.paused, thread_name_prefix="cosyvoice-speak"
+        )
         self._jobs: dict[SpeechJob, Future[None]] = {}
         self._lock = threading.Lock()
 
@@ -118,7 +122,7 @@ class SpeechService:
             raise
         now = time.monotonic()
         buffer = int(limits.buffer_seconds * self.sample_rate)
-        channel = Channel(buffer, limits.stall_seconds, asyncio.get_running_loop())
+        channel = Channel(buffer, limits.stall_seconds, asyncio.get_running_loop(), ticket.paused)
         job = SpeechJob(request, ticket, channel, now + limits.request_seconds, now + limits.queue_seconds)
         with self._lock:
             self._jobs[job] = self._workers.submit(self._work, job)
@@ -163,7 +167,7 @@ class SpeechService:
         error: BaseException | None = None
         try:
             job.interrupt()
-            job.ticket.start()
+            job.ticket.start(job.interrupt)
             job.started_at = time.monotonic()
             self.metrics.started(job.started_at - job.admitted_at)
             with self._tracer.request(job):
@@ -175,6 +179,8 @@ class SpeechService:
 
     def _speak(self, job: SpeechJob) -> None:
         request = job.request
+        if isinstance(request.text, TextFeed):
+            request.text.pausing = job.ticket.paused
         if request.reference is not None:
             voice = self.voices.from_reference(request.reference)
         else:

@@ -51,6 +51,9 @@ class Limits(_Group):
     """Requests that speak at the same time."""
     queue: int = Field(64, ge=0)
     """Requests that wait for one of them to end."""
+    paused: int = Field(16, ge=0, le=256)
+    """Requests that have begun and wait for their client: for more text, or to read. They keep their memory, not their
+    place among those that run."""
     audio_seconds: float = Field(1200.0, gt=0)
     """Expected speech of all requests that run or wait."""
     queue_seconds: float = Field(120.0, gt=0)
@@ -78,8 +81,7 @@ class Limits(_Group):
     """Text that waits to be spoken on one connection."""
     websocket_idle_seconds: float = Field(60.0, gt=0)
     text_seconds: float = Field(15.0, gt=0)
-    """A text that is being spoken while it is written holds a place among those that run; it is given up when nothing
-    is added for so long."""
+    """A text that is spoken while it is written is given up when nothing is added for so long."""
     websocket_generations: int = Field(1000, ge=1)
     """Generations of one connection."""
 

@@ -108,10 +108,57 @@ async def test_a_reader_that_stops_is_given_up_and_its_place_freed(make_service:
     fake = make_service(limits={"running": 1, "buffer_seconds": 0.1, "stall_seconds": 0.1})
     stuck = fake.service.submit(SpeechRequest(LONG))
     await stuck.ready()
-    await speech_of_next(fake.service)
+    await until(lambda: fake.service.under_way == 0)
     with pytest.raises(RequestError) as caught:
         await speech(stuck)
     assert caught.value.status == 408
+    assert fake.llm.held == 0
+
+
+async def test_who_waits_for_its_client_lets_others_run(make_service: Any) -> None:
+    fake = make_service(
+        limits={"running": 1, "paused": 2, "buffer_seconds": 0.1, "stall_seconds": 30, "queue_seconds": 30}
+    )
+    service, admission = fake.service, fake.service.admission
+    feed = TextFeed(1000, 30.0)
+    writer, reader = service.submit(SpeechRequest(feed, seed=1)), service.submit(SpeechRequest(LONG, seed=2))
+    await until(lambda: admission.paused == 2)
+    assert (admission.running, admission.waiting) == (0, 0)
+    await speech_of_next(service)
+    # One more may run; when it waits for its client as well, memory for two is all that is held besides.
+    third = service.submit(SpeechRequest(TextFeed(1000, 30.0)))
+    await until(lambda: admission.paused == 3)
+    fourth = service.submit(SpeechRequest("one"))
+    await asyncio.sleep(0.05)
+    assert admission.waiting == 1 and fake.llm.held == 1
+    await third.aclose()
+    assert len(await speech(fourth)) > 0
+    feed.push(TEXT)
+    feed.finish()
+    alone = [service.submit(SpeechRequest(text, seed=seed)) for text, seed in ((TEXT, 1), (LONG, 2))]
+    for job, same in zip((writer, reader), alone, strict=True):
+        np.testing.assert_array_equal(await speech(job), await speech(same))
+    await until(lambda: service.under_way == 0)
+    assert (admission.running, admission.paused, admission.waiting, fake.llm.held) == (0, 0, 0, 0)
+
+
+async def test_a_pause_that_is_cancelled_gives_everything_back(make_service: Any) -> None:
+    gate = threading.Event()
+    fake = make_service(gate=gate, limits={"running": 1, "queue_seconds": 30})
+    service, admission = fake.service, fake.service.admission
+    feed = TextFeed(1000, 30.0)
+    writer = service.submit(SpeechRequest(feed))
+    await until(lambda: admission.paused == 1)
+    other = service.submit(SpeechRequest("one"))
+    await until(lambda: admission.running == 1)
+    # Its text is there, but the place is taken.
+    feed.push("one\n")
+    await asyncio.sleep(0.02)
+    assert admission.paused == 1
+    await writer.aclose()
+    await until(lambda: admission.paused == 0)
+    gate.set()
+    await speech(other)
     assert fake.llm.held == 0
 
 
@@ -177,7 +224,7 @@ async def test_text_may_arrive_while_it_is_spoken(make_service: Any) -> None:
 async def test_cancelling_does_not_wait_for_text(make_service: Any) -> None:
     fake = make_service()
     job = fake.service.submit(SpeechRequest(TextFeed(1000, 60.0)))
-    await until(lambda: fake.service.admission.running == 1)
+    await until(lambda: fake.service.admission.paused == 1)
     await job.aclose()
     await until(lambda: fake.service.under_way == 0)
 

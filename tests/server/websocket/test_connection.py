@@ -147,7 +147,7 @@ async def test_a_client_that_vanishes_frees_its_worker_even_while_it_waits_for_t
     fake = make_service(limits={"running": 1})
     async with connect(fake) as client:
         await client.send("input.text", text="a few words without an")
-        await until(lambda: fake.service.admission.running == 1)
+        await until(lambda: fake.service.admission.paused == 1)
         client.connection.transport.abort()
         await until(lambda: fake.service.under_way == 0, 2)
     assert fake.llm.held == 0 and fake.service.admission.audio_seconds == 0

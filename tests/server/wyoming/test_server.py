@@ -178,7 +178,7 @@ async def test_a_client_that_leaves_frees_its_worker(make_service: Any) -> None:
         async with AsyncTcpClient("127.0.0.1", port) as client:
             await client.write_event(SynthesizeStart().event())
             await client.write_event(SynthesizeChunk("words without an").event())
-            await until(lambda: fake.service.admission.running == 1)
+            await until(lambda: fake.service.admission.paused == 1)
         await until(lambda: fake.service.under_way == 0)
     assert fake.llm.held == 0
 
