@@ -31,6 +31,10 @@ def serve(
     wyoming_port: Annotated[
         int | None, typer.Option(help="Serve Home Assistant as well, on this port; 10200 is usual.")
     ] = None,
+    wyoming_zeroconf: Annotated[
+        str | None,
+        typer.Option(help="Announce the Wyoming port on the local network under this name, for Home Assistant to find."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="File with settings, YAML or JSON.")] = None,
 ) -> None:
     """Speak over HTTP: OpenAI's speech API, streaming, voices.
@@ -45,6 +49,6 @@ def serve(
     given: dict[str, Any] = {
         "model": model, "backend": backend, "host": host, "port": port, "api_keys": api_key or None,
         "allow_public": allow_public or None, "threads": threads, "voices_directory": voices,
-        "grpc_port": grpc_port, "wyoming_port": wyoming_port,
+        "grpc_port": grpc_port, "wyoming_port": wyoming_port, "wyoming_zeroconf": wyoming_zeroconf,
     }  # fmt: skip
     run_server(load_settings(config, {name: value for name, value in given.items() if value is not None}))

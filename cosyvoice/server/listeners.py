@@ -12,6 +12,7 @@ from cosyvoice.server.addresses import is_loopback
 from cosyvoice.server.service import SpeechService
 from cosyvoice.server.settings import Settings
 from cosyvoice.server.wyoming import server as wyoming
+from cosyvoice.server.wyoming.announcement import announced, check_announceable
 
 LOOPBACK = "127.0.0.1"
 _log = logging.getLogger("cosyvoice.server")
@@ -29,7 +30,8 @@ class Ports:
 async def listening(service: SpeechService) -> AsyncIterator[Ports]:
     """Listen on the ports that the settings name, for the time of the context.
 
-    Raises `ConfigError` where a port is taken, `MissingDependencyError` where gRPC is not installed.
+    Raises `ConfigError` where a port is taken or cannot be announced, `MissingDependencyError` where gRPC or zeroconf is
+    not installed.
     """
     settings = service.settings
     ports: dict[str, int] = {}
@@ -45,9 +47,14 @@ async def listening(service: SpeechService) -> AsyncIterator[Ports]:
             stack.push_async_callback(grpc_door.close)
             ports["grpc"] = grpc_door.port
         if settings.wyoming_port is not None:
-            wyoming_door = await wyoming.listen(service, wyoming_host(settings), settings.wyoming_port)
+            host = wyoming_host(settings)
+            if settings.wyoming_zeroconf is not None:
+                check_announceable(host)
+            wyoming_door = await wyoming.listen(service, host, settings.wyoming_port)
             stack.push_async_callback(wyoming_door.close)
             ports["wyoming"] = wyoming_door.port
+            if settings.wyoming_zeroconf is not None:
+                await stack.enter_async_context(announced(settings.wyoming_zeroconf, host, wyoming_door.port))
         yield Ports(**ports)
 
 

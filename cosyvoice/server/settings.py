@@ -126,6 +126,8 @@ class Settings(BaseSettings):
     """Folder of recordings that `/synthesize` may name by path; None: no path is accepted."""
     grpc_port: int | None = Field(None, ge=0, le=65535)
     wyoming_port: int | None = Field(None, ge=0, le=65535)
+    wyoming_zeroconf: str | None = Field(None, min_length=1, max_length=63, pattern=r"^[^.\x00-\x1f]+$")
+    """Name under which the Wyoming port is announced on the local network; None: it is not."""
     web: bool = False
     """Serve the page under `/ui`."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

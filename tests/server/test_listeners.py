@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cosyvoice.errors import ConfigError
 from cosyvoice.server.listeners import LOOPBACK, listening, wyoming_host
 from cosyvoice.server.settings import load_settings
 
@@ -38,3 +39,10 @@ async def test_nothing_is_opened_that_is_not_asked_for(make_service: Any) -> Non
 )
 def test_wyoming_is_open_to_others_only_where_that_is_said(flags: dict[str, Any], host: str) -> None:
     assert wyoming_host(load_settings(None, flags)) == host
+
+
+async def test_what_nobody_can_reach_is_not_announced(make_service: Any) -> None:
+    service = make_service(wyoming_port=0, wyoming_zeroconf="Voices").service
+    with pytest.raises(ConfigError, match="--allow-public"):
+        async with listening(service):
+            pass
