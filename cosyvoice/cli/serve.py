@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cosyvoice.cli.extras import needs_extra
+
+if TYPE_CHECKING:
+    from cosyvoice.server.run import AddPage
+    from cosyvoice.server.settings import Settings
 
 
 def serve(
@@ -33,8 +37,11 @@ def serve(
     ] = None,
     wyoming_zeroconf: Annotated[
         str | None,
-        typer.Option(help="Announce the Wyoming port on the local network under this name, for Home Assistant to find."),
+        typer.Option(help="Announce the Wyoming port on the local network by this name, to Home Assistant."),
     ] = None,
+    web: Annotated[
+        bool, typer.Option("--web", help="Serve the page under /ui; with keys, one of them is its password.")
+    ] = False,
     config: Annotated[Path | None, typer.Option(help="File with settings, YAML or JSON.")] = None,
 ) -> None:
     """Speak over HTTP: OpenAI's speech API, streaming, voices.
@@ -49,6 +56,18 @@ def serve(
     given: dict[str, Any] = {
         "model": model, "backend": backend, "host": host, "port": port, "api_keys": api_key or None,
         "allow_public": allow_public or None, "threads": threads, "voices_directory": voices,
-        "grpc_port": grpc_port, "wyoming_port": wyoming_port, "wyoming_zeroconf": wyoming_zeroconf,
+        "grpc_port": grpc_port, "wyoming_port": wyoming_port, "wyoming_zeroconf": wyoming_zeroconf, "web": web or None,
     }  # fmt: skip
-    run_server(load_settings(config, {name: value for name, value in given.items() if value is not None}))
+    settings = load_settings(config, {name: value for name, value in given.items() if value is not None})
+    run_server(settings, page_of(settings) if settings.web else None)
+
+
+def page_of(settings: Settings) -> AddPage:
+    """Adds the page, with the keys of the server as passwords where it has keys."""
+    with needs_extra("webui", "the page"):
+        from cosyvoice.webui.app import mount
+    from cosyvoice.server.auth import login_with_key
+    from cosyvoice.server.middleware import PAGE_PATH
+
+    login = login_with_key(settings.api_keys) if settings.api_keys else None
+    return lambda app, tts: mount(app, tts, PAGE_PATH, login)

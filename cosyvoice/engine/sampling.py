@@ -79,7 +79,8 @@ def nucleus(probabilities: FloatArray, top_p: float, top_k: int) -> Candidates:
     order = np.argsort(-probabilities, kind="stable")[:top_k]
     kept = probabilities[order]
     before = np.concatenate([[np.float32(0.0)], np.cumsum(kept, dtype=np.float32)[:-1]])
-    count = int(np.count_nonzero(before < np.float32(top_p)))
+    # In single precision the smallest `top_p` are zero.
+    count = max(int(np.count_nonzero(before < np.float32(top_p))), 1)
     return Candidates(order[:count], kept[:count])
 
 

@@ -2,7 +2,7 @@
 
 A request that does not fit is refused at once with the time after which it is worth to come again, rather than kept
 in a line that nobody waits for. Refusal is by count and by seconds of speech, since a hundred words cost as much as
-fifty requests for two. A request that waits for its client, for words or for a reader, lets another one run in its place.
+fifty requests for two. A request that waits for its client, for words or for a reader, lets another one run meanwhile.
 """
 
 from __future__ import annotations

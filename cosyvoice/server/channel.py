@@ -16,7 +16,6 @@ from contextlib import AbstractContextManager
 from cosyvoice.engine.stages import FloatArray
 from cosyvoice.server.errors import Cancelled, RequestError
 
-
 Pausing = Callable[[], AbstractContextManager[None]]
 
 

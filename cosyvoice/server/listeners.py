@@ -30,8 +30,8 @@ class Ports:
 async def listening(service: SpeechService) -> AsyncIterator[Ports]:
     """Listen on the ports that the settings name, for the time of the context.
 
-    Raises `ConfigError` where a port is taken or cannot be announced, `MissingDependencyError` where gRPC or zeroconf is
-    not installed.
+    Raises `ConfigError` where a port is taken or cannot be announced, `MissingDependencyError` where gRPC or zeroconf
+    are not installed.
     """
     settings = service.settings
     ports: dict[str, int] = {}

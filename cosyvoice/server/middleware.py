@@ -26,6 +26,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PUBLIC_PATHS = frozenset({"/health", "/livez", "/readyz", "/openapi.json"})
 """Asked without a key: by those who watch the server, and those who want to know how to ask."""
+PAGE_PATH = "/ui"
+"""The page has a login of its own, since browsers send no keys."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _log = logging.getLogger("cosyvoice.server.http")
 
@@ -90,7 +92,7 @@ class Authentication:
         try:
             state["client"] = authenticate(self._keys, _header(scope, b"authorization"), address)
         except RequestError as error:
-            if scope["path"] in PUBLIC_PATHS:
+            if scope["path"] in PUBLIC_PATHS or scope["path"] == PAGE_PATH or scope["path"].startswith(f"{PAGE_PATH}/"):
                 state["client"] = "public"
             elif scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008, "reason": "invalid API key"})

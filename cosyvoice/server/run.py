@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 import cosyvoice
+from cosyvoice.engine.pipeline import TTS
 from cosyvoice.errors import ConfigError
 from cosyvoice.server.app import create_app
 from cosyvoice.server.logs import set_up_logging
@@ -34,8 +37,12 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def run_server(settings: Settings) -> None:
-    """Serve until a signal comes.
+AddPage = Callable[[FastAPI, TTS], object]
+"""Adds the page to the application, under `PAGE_PATH`."""
+
+
+def run_server(settings: Settings, add_page: AddPage | None = None) -> None:
+    """Serve until a signal comes, with the page where `add_page` is given.
 
     Raises what `cosyvoice.load` raises, and `ConfigError` where the address cannot be listened on.
     """
@@ -45,13 +52,16 @@ def run_server(settings: Settings) -> None:
     with listener:
         tts = cosyvoice.load(settings.model, backend=settings.backend, threads=settings.threads)
         service = SpeechService(tts, settings)
-        make_server(settings, service).run([listener])
+        make_server(settings, service, add_page).run([listener])
 
 
-def make_server(settings: Settings, service: SpeechService) -> Server:
-    """A uvicorn server around the application of `service`."""
+def make_server(settings: Settings, service: SpeechService, add_page: AddPage | None = None) -> Server:
+    """A uvicorn server around the application of `service`, with the page where `add_page` is given."""
+    app = create_app(settings, service)
+    if add_page is not None:
+        add_page(app, service.tts)
     config = uvicorn.Config(
-        create_app(settings, service),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -2,8 +2,9 @@
 
 Requests are admitted, wait in a thread of their own for one of a fixed number of places, and speak then; the engine
 itself gathers the steps of threads that run at the same time into one run of the language model. Between thread and
-client is a bounded buffer. Who waits for its client, for text or to be read, gives its place away meanwhile. A request ends in one of four ways, by its end, an error, its time or its client, and in each of them
-gives back everything at the same place.
+client is a bounded buffer. Who waits for its client, for text or to be read, gives its place away meanwhile. A request
+ends in one of four ways, by its end, an error, its time or its client, and in each of them gives back everything at the
+same place.
 """
 
 from __future__ import annotations

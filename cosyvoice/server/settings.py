@@ -129,7 +129,7 @@ class Settings(BaseSettings):
     wyoming_zeroconf: str | None = Field(None, min_length=1, max_length=63, pattern=r"^[^.\x00-\x1f]+$")
     """Name under which the Wyoming port is announced on the local network; None: it is not."""
     web: bool = False
-    """Serve the page under `/ui`."""
+    """Serve the page under `/ui`; where keys are set, it asks for one of them as the password."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = True
     tracing: bool = False

@@ -54,7 +54,7 @@ def mount(
     app: FastAPI,
     tts: TTS,
     path: str = "/ui",
-    login: tuple[str, str] | None = None,
+    login: tuple[str, str] | Callable[[str, str], bool] | None = None,
     auth_dependency: Callable[..., Any] | None = None,
 ) -> FastAPI:
     """Add the page to `app` under `path`; returns `app`.
@@ -63,7 +63,7 @@ def mount(
         app: the application.
         tts: speaks for all who open the page.
         path: where, without a slash at its end; empty for the root.
-        login: name and password that the page asks for.
+        login: name and password that the page asks for, or a function that tells whether they are right.
         auth_dependency: a function of a FastAPI request that gives the name of its user or None, where the
             application has its own login.
     """

@@ -18,6 +18,7 @@ import gradio as gr
 
 from cosyvoice.engine.pipeline import TTS
 from cosyvoice.errors import ConfigError, CosyVoiceError, TextError
+from cosyvoice.text.languages import language_name
 from cosyvoice.webui.broadcast import Broadcasts
 from cosyvoice.webui.recordings import Finding
 
@@ -25,6 +26,9 @@ KEPT_SECONDS = 6 * 3600
 """How long files are kept for download."""
 MAX_CHARACTERS = 5000
 """Of a text that is spoken at once; longer ones belong to the tab for long texts."""
+
+AUTO = "auto"
+"""The language is told from the text."""
 
 _logger = logging.getLogger("cosyvoice.webui")
 
@@ -49,6 +53,12 @@ class Page:
         picker = gr.Dropdown(names, value=names[0] if names else None, label=label, min_width=140, elem_id=elem_id)
         self.pickers.append(picker)
         return picker
+
+    def language_picker(self) -> gr.Dropdown:
+        """A dropdown of the languages that the model reads; nothing to choose where there is one."""
+        known = self.tts.model.languages
+        choices = [(AUTO, AUTO), *((language_name(code), code) for code in known)]
+        return gr.Dropdown(choices, value=AUTO, label="Language", min_width=110, interactive=len(known) > 1)
 
     def refreshed_pickers(self, *chosen: str | None) -> list[Any]:
         """Updates for all pickers; a voice that is gone gives way to the first."""
@@ -107,6 +117,11 @@ def check_length(text: str | None) -> str:
     if len(text) > MAX_CHARACTERS:
         raise TextError(f"the text has {len(text)} characters, more than {MAX_CHARACTERS}; use the tab Long text")
     return text
+
+
+def language_of(choice: str | None) -> str | None:
+    """The code that was chosen, None for `AUTO`."""
+    return None if choice in (None, "", AUTO) else choice
 
 
 def seed_field(value: str = "") -> gr.Textbox:

@@ -61,6 +61,8 @@ class Settings:
     """A file for each chapter, with the subtitles in one zip; otherwise one file."""
     subtitles: str | None = None
     """`srt`, `vtt`, or None."""
+    language: str | None = None
+    """Code of the language; None: told from the text."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +229,13 @@ class Narration:
     def _speak(self, sentence: Sentence, index: int, part: _Part | None) -> _Part | None:
         settings = self._settings
         try:
-            speech = self._tts.say(sentence.text, settings.voice, seed=settings.seed + index, speed=settings.speed)
+            speech = self._tts.say(
+                sentence.text,
+                settings.voice,
+                seed=settings.seed + index,
+                speed=settings.speed,
+                language=settings.language,
+            )
         except CosyVoiceError as error:
             self._update(skipped=(*self.progress.skipped, f"{sentence.text[:60]!r}: {error}"))
             return part

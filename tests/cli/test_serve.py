@@ -6,15 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 
+from cosyvoice.cli.serve import page_of
+from cosyvoice.engine.pipeline import TTS
 from cosyvoice.server import run as server
+from cosyvoice.server.app import create_app
+from cosyvoice.server.service import SpeechService
+from cosyvoice.server.settings import load_settings
 
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The settings that a server would have been started with."""
     settings: list[Any] = []
-    monkeypatch.setattr(server, "run_server", settings.append)
+    monkeypatch.setattr(server, "run_server", lambda given, page: settings.append(given))
     return settings
 
 
@@ -50,3 +56,19 @@ def test_without_its_packages_the_cure_is_named(run: Callable[..., Any], monkeyp
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     result = run("serve")
     assert result.code == 2 and 'pip install "cosyvoice[server]"' in result.err
+
+
+def test_the_page_asks_for_a_key_where_there_are_keys(tiny_tts: TTS, tmp_path: Path) -> None:
+    settings = load_settings(None, {"api_keys": ["secret"], "web": True, "voices_directory": tmp_path})
+    app = create_app(settings, SpeechService(tiny_tts, settings))
+    page_of(settings)(app, tiny_tts)
+    # Without its start, for which the tiny model would have to speak.
+    client = TestClient(app)
+    assert client.get("/v1/models").status_code == 401
+    assert client.get("/uiother").status_code == 401
+    assert client.get("/ui/config").status_code == 401
+    refused = client.post("/ui/login", data={"username": "ann", "password": "wrong"})
+    assert refused.status_code == 400
+    assert client.post("/ui/login", data={"username": "ann", "password": "secret"}).status_code == 200
+    assert client.get("/ui/config").status_code == 200
+    assert client.get("/v1/models", headers={"authorization": "Bearer secret"}).status_code == 200

@@ -163,3 +163,9 @@ def test_the_coldest_temperature_still_avoids_repetitions_and_blocked_ids() -> N
 def test_sampling_out_of_range_is_refused(options: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         Sampling(**options)
+
+
+@pytest.mark.parametrize("top_p", [5e-324, 1e-50, 1e-30])
+def test_however_small_the_nucleus_one_id_is_in_it(top_p: float) -> None:
+    candidates = nucleus(np.array([0.2, 0.7, 0.1], np.float32), top_p, 25)
+    assert candidates.ids.tolist() == [1]

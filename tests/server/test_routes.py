@@ -282,3 +282,15 @@ async def test_paths_are_refused_unless_a_folder_is_allowed(
             assert response.json()["error"]["code"] == "path_not_allowed"
         assert (await client.post("/synthesize", json={"text": TEXT, "prompt_audio": "b.wav"})).status_code == 404
         assert (await client.post("/synthesize", json={"text": TEXT, "prompt_audio": "a.wav"})).status_code == 200
+
+
+@pytest.mark.parametrize(("language", "status"), [("pt", 422), ("Portuguese", 422), ("de-AT", 200), ("auto", 200)])
+async def test_a_language_that_the_model_does_not_read_is_refused(
+    client: httpx.AsyncClient, language: str, status: int
+) -> None:
+    response = await client.post("/v1/audio/speech", json={"input": TEXT, "language": language})
+    assert response.status_code == status
+    if status == 422:
+        error = response.json()["error"]
+        assert (error["param"], error["code"]) == ("language", "unsupported_language")
+        assert "does not read Portuguese" in error["message"] and "German" in error["message"]

@@ -16,6 +16,7 @@ fastapi = pytest.importorskip("fastapi")
 
 from fastapi.testclient import TestClient  # noqa: E402
 
+import cosyvoice  # noqa: E402
 from cosyvoice.engine.pipeline import TTS  # noqa: E402
 from cosyvoice.engine.speech import Speech  # noqa: E402
 from cosyvoice.webui.app import TABS, build, mount  # noqa: E402
@@ -23,6 +24,7 @@ from cosyvoice.webui.context import MAX_CHARACTERS, Page, findings_html, seed_of
 from cosyvoice.webui.recordings import Finding  # noqa: E402
 from cosyvoice.webui.tabs.long_text import status_html  # noqa: E402
 
+PARITY = Path(__file__).parents[1] / "data" / "parity"
 Handlers = dict[str, Callable[..., Any]]
 
 
@@ -71,7 +73,7 @@ def test_all_tabs_are_there(blocks: Any) -> None:
 
 
 def test_speaking_streams_what_it_gives_in_the_end(page: Page, handlers: Handlers) -> None:
-    updates = list(handlers["speak"]("Hello there.", None, "anna", "3", 1.0, "flac"))
+    updates = list(handlers["speak"]("Hello there.", None, "anna", "auto", "3", 1.0, "flac"))
     stream = page.broadcasts.get(updates[0][0])
     assert stream is not None
     *_, (_, speech, playable, download, facts, _) = updates
@@ -84,7 +86,7 @@ def test_speaking_streams_what_it_gives_in_the_end(page: Page, handlers: Handler
 
 
 def test_a_stream_that_is_stopped_ends_for_its_listener(page: Page, handlers: Handlers) -> None:
-    updates = handlers["speak"]("Hello there. How are you?", None, "anna", "3", 1.0, "wav")
+    updates = handlers["speak"]("Hello there. How are you?", None, "anna", "auto", "3", 1.0, "wav")
     name = next(updates)[0]
     updates.close()
     stream = page.broadcasts.get(name)
@@ -94,11 +96,12 @@ def test_a_stream_that_is_stopped_ends_for_its_listener(page: Page, handlers: Ha
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("", None, "anna", "", 1.0, "wav"), "at least one word"),
-        (("a" * (MAX_CHARACTERS + 1), None, "anna", "", 1.0, "wav"), "use the tab Long text"),
-        (("Hello.", None, "nobody", "", 1.0, "wav"), "no voice 'nobody'"),
-        (("Hello.", None, "anna", "-1", 1.0, "wav"), "no seed"),
-        (("Hello.", None, "anna", "", 9.0, "wav"), "out of range"),
+        (("", None, "anna", "auto", "", 1.0, "wav"), "at least one word"),
+        (("a" * (MAX_CHARACTERS + 1), None, "anna", "auto", "", 1.0, "wav"), "use the tab Long text"),
+        (("Hello.", None, "nobody", "auto", "", 1.0, "wav"), "no voice 'nobody'"),
+        (("Hello.", None, "anna", "auto", "-1", 1.0, "wav"), "no seed"),
+        (("Hello.", None, "anna", "de", "", 1.0, "wav"), "does not read 'de'"),
+        (("Hello.", None, "anna", "auto", "", 9.0, "wav"), "out of range"),
     ],
 )
 def test_what_cannot_be_spoken_is_told_in_a_line(handlers: Handlers, arguments: tuple[Any, ...], message: str) -> None:
@@ -115,7 +118,7 @@ def test_a_failure_of_the_program_is_logged_and_not_shown(
 
     monkeypatch.setattr(page.tts, "stream", fail)
     with pytest.raises(gradio.Error) as raised:
-        list(handlers["speak"]("Hello.", None, "anna", "", 1.0, "wav"))
+        list(handlers["speak"]("Hello.", None, "anna", "auto", "", 1.0, "wav"))
     assert "secret" not in raised.value.message
     assert "/secret/path" in caplog.text
 
@@ -156,7 +159,9 @@ def test_a_recording_is_converted(
 
 
 def test_a_long_text_is_read_to_its_end(handlers: Handlers) -> None:
-    begun = handlers["begin"](None, None, "# One\nHello.\n# Two\nBye.", "anna", "1", 1.0, "wav", "vtt", "one file")
+    begun = handlers["begin"](
+        None, None, "# One\nHello.\n# Two\nBye.", "anna", "auto", "1", 1.0, "wav", "vtt", "one file"
+    )
     narration = begun[0]
     assert narration.wait(60).state.value == "finished"
     status, audio, files, *_ = handlers["look"](narration)
@@ -164,7 +169,7 @@ def test_a_long_text_is_read_to_its_end(handlers: Handlers) -> None:
     assert [Path(file["path"]).name for file in files.value] == ["reading.vtt", "reading.wav"]
     assert soundfile.info(audio.value["path"]).duration == pytest.approx(narration.progress.seconds, abs=2.5)
     with pytest.raises(gradio.Error, match="paste a text"):
-        handlers["begin"](None, None, " ", "anna", "1", 1.0, "wav", "vtt", "one file")
+        handlers["begin"](None, None, " ", "anna", "auto", "1", 1.0, "wav", "vtt", "one file")
 
 
 def test_what_people_write_is_shown_as_text() -> None:
@@ -184,3 +189,18 @@ def test_files_of_hours_ago_are_removed(page: Page, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("cosyvoice.webui.context.KEPT_SECONDS", -1)
     fresh = page.new_folder()
     assert not old.exists() and fresh.exists()
+
+
+def test_a_model_that_follows_instructions_is_told_how_to_speak() -> None:
+    tts = cosyvoice.load(PARITY / "v3" / "model")
+    blocks = build(Page(tts))
+    assert not any(getattr(block, "elem_id", None) == "instruct-none" for block in blocks.blocks.values())
+    _, instruct = (function.fn for function in blocks.fns.values() if getattr(function.fn, "__name__", "") == "speak")
+    voice = tts.clone(PARITY / "wav" / "prompt_24k.wav", name="prompt")
+    given = ("Hello there.", "请非常开心地说一句话。", voice, "en", "3", 1.0, "wav")
+    *_, (_, speech, *_) = instruct(*given)
+    assert isinstance(speech, Speech) and len(speech.samples)
+    expected = tts.stream(given[0], voice, seed=3, instruct=given[1])
+    np.testing.assert_array_equal(speech.samples, np.concatenate([chunk.samples for chunk in expected]))
+    with pytest.raises(gradio.Error, match="no instruction"):
+        list(instruct("Hello.", " ", voice, "auto", "3", 1.0, "wav"))

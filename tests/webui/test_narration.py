@@ -34,7 +34,7 @@ class _TTS:
             raise TextError("cannot read '#'")
         return [f"{part}." for part in text.strip().strip(".").split(". ")]
 
-    def say(self, text: str, voice: Any, *, seed: int, speed: float) -> Speech:
+    def say(self, text: str, voice: Any, *, seed: int, speed: float, language: str | None) -> Speech:
         assert self.gate.acquire(timeout=10)
         if "#" in text:
             raise TextError("cannot read '#'")

@@ -24,8 +24,8 @@ def check_announceable(host: str) -> None:
     """Raise `ConfigError` where nobody could come: `host` is of this machine alone."""
     if is_loopback(host):
         raise ConfigError(
-            f"Wyoming listens on {host}, which other machines cannot reach, so there is nothing to announce; give --host "
-            "and --allow-public, or leave --wyoming-zeroconf out"
+            f"Wyoming listens on {host}, which other machines cannot reach, so there is nothing to announce; "
+            "give --host and --allow-public, or leave --wyoming-zeroconf out"
         )
 
 

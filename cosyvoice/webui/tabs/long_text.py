@@ -10,7 +10,7 @@ import gradio as gr
 
 from cosyvoice.audio.io import AUDIO_FORMATS
 from cosyvoice.errors import TextError
-from cosyvoice.webui.context import Page, friendly, seed_field, seed_of
+from cosyvoice.webui.context import Page, friendly, language_of, seed_field, seed_of
 from cosyvoice.webui.documents import SUFFIXES, Document, markdown_document, plain_document, read_document
 from cosyvoice.webui.narration import Narration, Progress, Settings, State, summary
 
@@ -33,6 +33,7 @@ def build_long_text(page: Page) -> None:
         with gr.Column(scale=3, min_width=320):
             with gr.Row():
                 voice = page.voice_picker()
+                language = page.language_picker()
                 seed = seed_field("1")
             speed = gr.Slider(0.5, 2.0, 1.0, step=0.05, label="Speed")
             with gr.Row():
@@ -66,6 +67,7 @@ def build_long_text(page: Page) -> None:
         path: str | None,
         pasted: str,
         voice: str | None,
+        language: str | None,
         seed: str | None,
         speed: float,
         audio_format: str,
@@ -75,7 +77,7 @@ def build_long_text(page: Page) -> None:
         document = _document(path, pasted)
         settings = Settings(
             page.tts.voice(voice), seed_of(seed) or 0, speed, audio_format, division == _MANY,
-            None if subtitles == _NONE else subtitles,
+            None if subtitles == _NONE else subtitles, language_of(language),
         )  # fmt: skip
         fresh = Narration(page.tts, document, settings, page.new_folder())
         _stop(running)
@@ -116,7 +118,7 @@ def build_long_text(page: Page) -> None:
     gr.on([file.change, text.blur], friendly(describe), [file, text], about, show_progress="hidden")
     start.click(
         friendly(begin),
-        [narration, file, text, voice, seed, speed, audio_format, subtitles, division],
+        [narration, file, text, voice, language, seed, speed, audio_format, subtitles, division],
         [narration, *view],
         show_progress="hidden",
     )

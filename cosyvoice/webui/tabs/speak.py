@@ -9,7 +9,7 @@ import gradio as gr
 
 from cosyvoice.engine.instructions import KNOWN_INSTRUCTIONS
 from cosyvoice.errors import ConfigError
-from cosyvoice.webui.context import Page, check_length, friendly, seed_field, seed_of
+from cosyvoice.webui.context import Page, check_length, friendly, language_of, seed_field, seed_of
 from cosyvoice.webui.result import STOP, ResultPanel
 
 SAMPLE = "Hello! This voice was made on your own machine. What would you like to hear?"
@@ -47,6 +47,7 @@ def _build(page: Page, name: str, instructed: bool) -> None:
             )
             with gr.Row():
                 voice = page.voice_picker()
+                language = page.language_picker()
                 seed = seed_field()
             speed = gr.Slider(0.5, 2.0, 1.0, step=0.05, label="Speed", elem_id=f"{name}-speed")
             with gr.Row():
@@ -56,18 +57,29 @@ def _build(page: Page, name: str, instructed: bool) -> None:
             panel = ResultPanel(page, name)
 
     def speak(
-        text: str, instruct: str | None, voice: str | None, seed: str | None, speed: float, audio_format: str
+        text: str,
+        instruct: str | None,
+        voice: str | None,
+        language: str | None,
+        seed: str | None,
+        speed: float,
+        audio_format: str,
     ) -> Iterator[Any]:
         if instructed and not (instruct or "").strip():
             raise ConfigError("there is no instruction; say how to speak, or use the tab Speak")
         stream = page.tts.stream(
-            check_length(text), voice, seed=seed_of(seed), speed=speed, instruct=instruct if instructed else None
+            check_length(text),
+            voice,
+            seed=seed_of(seed),
+            speed=speed,
+            instruct=instruct if instructed else None,
+            language=language_of(language),
         )
         for warning in stream.report.warnings:
             gr.Warning(warning)
         yield from panel.streamed(stream, audio_format)
 
-    inputs = [text, instruct, voice, seed, speed, panel.format]
+    inputs = [text, instruct, voice, language, seed, speed, panel.format]
     running = gr.on(
         [go.click, text.submit], friendly(speak), inputs, panel.outputs, show_progress="hidden", concurrency_limit=4
     )
