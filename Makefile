@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: say test lint types layers pytest clean
+.PHONY: say test lint types layers pytest audit clean
 
 say: $(VENV)/.say
 	$(BIN)/cosyvoice say "$(TEXT)" -o "$(OUT)" $(if $(VOICE),--voice "$(VOICE)")
@@ -28,6 +28,16 @@ layers: $(VENV)/.test
 
 pytest: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# A release that is known to be vulnerable tells whether the database of vulnerabilities can be reached: a mirror of the
+# package index may serve the files alone.
+AUDIT_URL := https://pypi.org/pypi/jinja2/2.10/json
+
+audit: $(VENV)/.test
+	@$(INSTALL) pip-audit
+	@if $(BIN)/python -c "import json, urllib.request as r; assert json.load(r.urlopen('$(AUDIT_URL)', timeout=10))['vulnerabilities']" 2>/dev/null; \
+	then $(BIN)/pip-audit --skip-editable --progress-spinner off; \
+	else echo "not audited: the database of vulnerabilities at pypi.org cannot be reached from here; run this where it can be"; fi
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,6 +1,6 @@
 """The page in a real browser: every tab's main job done end to end with real audio, and pictures of it for the docs.
 
-    python benchmarks/page.py [--images docs/images]
+    python benchmarks/page.py [--images docs/images] [--instruct-model MODEL_DIR]
 
 Needs the extra `webui`, `pip install playwright`, and a Chromium. The recording for cloning is spoken by the model and
 comes in through the browser's microphone. Every line of the output is one check; the exit code is 1 if one failed.
@@ -27,7 +27,7 @@ import soundfile
 import uvicorn
 from fastapi import FastAPI
 from PIL import Image
-from playwright.sync_api import Download, Page, Request, expect, sync_playwright
+from playwright.sync_api import Download, Locator, Page, Request, expect, sync_playwright
 
 import cosyvoice
 from cosyvoice.audio.io import AUDIO_FORMATS
@@ -73,9 +73,9 @@ class Checks:
 
 
 @contextmanager
-def server(port: int) -> Iterator[str]:
-    """The page of the shipped model, mounted at /ui as in the API's server."""
-    app = mount(FastAPI(), cosyvoice.load())
+def server(port: int, model: Path | None = None) -> Iterator[str]:
+    """The page of `model`, the shipped one otherwise, mounted at /ui as in the API's server."""
+    app = mount(FastAPI(), cosyvoice.load(model))
     running = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()
@@ -291,6 +291,34 @@ def instruct(page: Page, checks: Checks) -> None:
     checks.add("instruct: explained", "follows no instructions" in page.locator("#instruct-none").inner_text())
 
 
+def instructed(page: Page, players: Players, checks: Checks, recording: Path, folder: Path) -> None:
+    """A model that follows instructions, with a voice that is cloned first, is told how to speak."""
+    open_tab(page, "Clone")
+    page.locator("#clone-recording input[type=file]").set_input_files(recording)
+    page.locator("#clone-name input, #clone-name textarea").fill("spoken")
+    page.locator("#clone-allowed input").check()
+    page.locator("#clone-consent input, #clone-consent textarea").fill("the model itself, for this test")
+    expect(page.locator("#clone-findings")).to_contain_text("s of speech", timeout=PATIENCE_MS)
+    page.locator("#clone-save").click()
+    expect(page.locator("#clone-saved")).to_contain_text("is saved", timeout=PATIENCE_MS)
+    open_tab(page, "Instruct")
+    page.locator("#instruct-text textarea").fill("Hello there.")
+    panel = page.get_by_role("tabpanel").filter(has=page.locator("#instruct-go"))
+    choose(page, panel, "How to say it", "请非常开心地说一句话。")
+    choose(page, panel, "Voice", "spoken")
+    choose(page, panel, "Language", "English")
+    samples, rate = players.audio(page.locator("#instruct-go").click)
+    loudest = float(np.abs(samples).max())
+    checks.add("instruct: spoken as told", loudest > 0.0, f"{len(samples) / rate:.2f} s, peak {loudest:.3f}")
+    picture(page, folder, "instruct-light")
+
+
+def choose(page: Page, panel: Locator, label: str, option: str) -> None:
+    """An option of a dropdown."""
+    panel.get_by_label(label, exact=True).first.click()
+    page.get_by_role("option", name=option, exact=True).click()
+
+
 def long_text(page: Page, checks: Checks, book: Path) -> None:
     """An EPUB in chapters with subtitles, paused and resumed on the way."""
     open_tab(page, "Long text")
@@ -350,6 +378,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, default=Path(__file__).parent.parent / "docs" / "images")
     parser.add_argument("--port", type=int, default=7869)
+    parser.add_argument("--instruct-model", type=Path, help="a model that follows instructions, however small")
     arguments = parser.parse_args()
     arguments.images.mkdir(parents=True, exist_ok=True)
     checks = Checks()
@@ -389,6 +418,14 @@ def main() -> int:
             refused(page, checks)
             foreign = [url for url in outside if not url.startswith((address.rsplit("/", 2)[0], "data:", "blob:"))]
             checks.add("nothing is fetched from other hosts", not foreign, ", ".join(foreign[:3]))
+            page.close()
+            if arguments.instruct_model is not None:
+                with server(arguments.port + 1, arguments.instruct_model) as address:
+                    page = browser.new_page(viewport={"width": 1200, "height": 820})
+                    players = Players(page)
+                    page.goto(address)
+                    page.wait_for_selector("#speak-go", timeout=PATIENCE_MS)
+                    instructed(page, players, checks, recording, arguments.images)
             browser.close()
     for image in arguments.images.glob("page-*.png"):
         checks.add(f"{image.name} is small", image.stat().st_size < 200_000, f"{image.stat().st_size // 1000} kB")
