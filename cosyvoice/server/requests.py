@@ -13,6 +13,8 @@ from cosyvoice.server.feed import TextFeed
 from cosyvoice.server.settings import Limits
 from cosyvoice.server.voices import Reference
 
+LONGEST_PIECE = 600
+"""Characters; models speak pieces of about a hundred well."""
 LOUDEST = 4.0
 """Twelve decibels up; more would only clip."""
 
@@ -41,6 +43,8 @@ class SpeechRequest:
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None
     """The speech ends after as much of it as so many speech tokens make; None: with the text."""
+    normalise: bool = True
+    """False reads the text as it stands, in one piece."""
     client: str = "anonymous"
     """Whose limits count."""
     request_id: str = ""
@@ -51,6 +55,11 @@ class SpeechRequest:
             raise RequestError("the input is empty; send a text", status=422, param="input", code="empty_input")
         if isinstance(self.text, str) and len(self.text) > limits.text_characters:
             raise too_long(len(self.text), limits, "input")
+        if not self.normalise and len(self.text) > LONGEST_PIECE:
+            raise RequestError(
+                f"a text that is read as it stands, in one piece, has at most {LONGEST_PIECE} characters; split it",
+                param="normalization_options", code="string_above_max_length",
+            )  # fmt: skip
         try:
             check_speed(self.speed)
         except CosyVoiceError as error:

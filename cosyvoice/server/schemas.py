@@ -41,6 +41,14 @@ class VoiceId(BaseModel):
     id: Text
 
 
+class NormalizationOptions(BaseModel):
+    """How a text is prepared; further fields that other servers know are passed over."""
+
+    normalize: bool | None = Field(
+        None, description="false reads the text as it stands, in one piece, without spelling out numbers."
+    )
+
+
 class SpeechOptions(BaseModel):
     """How to speak; a batch has these for all its items, and each item may have its own."""
 
@@ -70,6 +78,8 @@ class SpeechOptions(BaseModel):
     max_new_tokens: int | None = Field(
         None, ge=1, le=LARGEST_SEED, description="The speech ends after as much as so many speech tokens make."
     )
+    normalization_options: NormalizationOptions | None = None
+    return_download_link: bool | None = Field(None, description="Has no effect: nothing that is spoken is kept.")
 
 
 class SpeechBody(SpeechOptions):

@@ -198,6 +198,7 @@ class SpeechService:
             streaming=streaming,
             sampling=request.sampling,
             language=request.language,
+            normalise=request.normalise,
         )
         job.report = stream.report
         most = self._samples(request)

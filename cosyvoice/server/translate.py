@@ -57,6 +57,7 @@ async def speech_request(
         chunk_tokens=options.chunk_tokens,
         sampling=Sampling(options.top_k, options.top_p, 1.0 if options.temperature is None else options.temperature),
         max_tokens=options.max_new_tokens,
+        normalise=options.normalization_options is None or options.normalization_options.normalize is not False,
         client=client,
         request_id=request_id,
     )
@@ -70,6 +71,8 @@ def ignored(service: SpeechService, options: SpeechOptions) -> dict[str, str]:
     language = _language(service, options.language)
     if language is not None and not service.tts.model.language_mark(language):
         names.append("language")
+    if options.return_download_link:
+        names.append("return_download_link")
     return {IGNORED_HEADER: ", ".join(names)} if names else {}
 
 

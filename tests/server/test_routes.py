@@ -294,3 +294,16 @@ async def test_a_language_that_the_model_does_not_read_is_refused(
         error = response.json()["error"]
         assert (error["param"], error["code"]) == ("language", "unsupported_language")
         assert "does not read Portuguese" in error["message"] and "German" in error["message"]
+
+
+async def test_text_is_read_as_it_stands_where_that_is_asked_for(client: httpx.AsyncClient) -> None:
+    body = {"input": "one two\nthree four", "seed": 1, "response_format": "pcm", "return_download_link": True}
+    plain = await client.post("/v1/audio/speech", json=body)
+    body["normalization_options"] = {"normalize": False, "url_normalization": True}
+    whole = await client.post("/v1/audio/speech", json=body)
+    # In one piece, so without the pause between two.
+    assert plain.status_code == whole.status_code == 200 and len(whole.content) < len(plain.content)
+    assert whole.headers["x-cosyvoice-ignored"] == "return_download_link"
+    for wrong in ({"normalization_options": {"normalize": "maybe"}}, {"input": "word " * 200}):
+        refused = await client.post("/v1/audio/speech", json={**body, **wrong})
+        assert refused.status_code == 400 and refused.json()["error"]["param"] == "normalization_options"
