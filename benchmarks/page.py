@@ -291,7 +291,7 @@ def instruct(page: Page, checks: Checks) -> None:
     checks.add("instruct: explained", "follows no instructions" in page.locator("#instruct-none").inner_text())
 
 
-def instructed(page: Page, players: Players, checks: Checks, recording: Path, folder: Path) -> None:
+def instructed(page: Page, players: Players, checks: Checks, recording: Path) -> None:
     """A model that follows instructions, with a voice that is cloned first, is told how to speak."""
     open_tab(page, "Clone")
     page.locator("#clone-recording input[type=file]").set_input_files(recording)
@@ -310,7 +310,6 @@ def instructed(page: Page, players: Players, checks: Checks, recording: Path, fo
     samples, rate = players.audio(page.locator("#instruct-go").click)
     loudest = float(np.abs(samples).max())
     checks.add("instruct: spoken as told", loudest > 0.0, f"{len(samples) / rate:.2f} s, peak {loudest:.3f}")
-    picture(page, folder, "instruct-light")
 
 
 def choose(page: Page, panel: Locator, label: str, option: str) -> None:
@@ -428,7 +427,7 @@ def main() -> int:
                     players = Players(page)
                     page.goto(address)
                     page.wait_for_selector("#speak-go", timeout=PATIENCE_MS)
-                    instructed(page, players, checks, recording, arguments.images)
+                    instructed(page, players, checks, recording)
             browser.close()
     for image in arguments.images.glob("page-*.png"):
         checks.add(f"{image.name} is small", image.stat().st_size < 200_000, f"{image.stat().st_size // 1000} kB")

@@ -56,9 +56,10 @@ class Page:
 
     def language_picker(self) -> gr.Dropdown:
         """A dropdown of the languages that the model reads; nothing to choose where there is one."""
-        known = self.tts.model.languages
-        choices = [(AUTO, AUTO), *((language_name(code), code) for code in known)]
-        return gr.Dropdown(choices, value=AUTO, label="Language", min_width=110, interactive=len(known) > 1)
+        known = [(language_name(code), code) for code in self.tts.model.languages]
+        several = len(known) > 1
+        choices = [(AUTO, AUTO), *known] if several else known
+        return gr.Dropdown(choices, value=choices[0][1], label="Language", min_width=110, interactive=several)
 
     def refreshed_pickers(self, *chosen: str | None) -> list[Any]:
         """Updates for all pickers; a voice that is gone gives way to the first."""
