@@ -167,6 +167,7 @@ GARBAGE: list[tuple[str | bytes, str]] = [
     ('{"type": "session.config", "speed": 5}', "invalid_value"),
     ('{"type": "session.config", "seed": -1}', "invalid_value"),
     ('{"type": "session.config", "voice": "nobody"}', "voice_not_found"),
+    ('{"type": "session.config", "language": "pt"}', "unsupported_language"),
     ('{"type": "session.config", "model": "nothing"}', "model_not_found"),
     ('{"type": "session.config", "response_format": "midi"}', "invalid_value"),
     ('{"type": "session.config", "ref_audio": "!!!"}', "invalid_value"),
