@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from cosyvoice.engine.sampling import HIGHEST_TEMPERATURE
 from cosyvoice.server.encoding import AudioFormat
-from cosyvoice.text.languages import check_language
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 TaskType = Literal["CustomVoice", "Base", "VoiceDesign", "sft", "zero_shot", "cross_lingual", "instruct"]
@@ -64,7 +63,7 @@ class SpeechOptions(BaseModel):
     ref_text: str | None = Field(None, max_length=4096, description="What the recording says.")
     x_vector_only_mode: bool | None = Field(None, description="Do not use `ref_text`.")
     task_type: TaskType | None = Field(None, description="What is meant, where it should be checked.")
-    language: Annotated[str, AfterValidator(check_language)] | None = Field(
+    language: str | None = Field(
         None,
         max_length=64,
         description="A name such as English, a code such as en or en-US, or auto: the language is told from the text.",

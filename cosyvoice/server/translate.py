@@ -79,13 +79,14 @@ def ignored(service: SpeechService, options: SpeechOptions) -> dict[str, str]:
 def _language(service: SpeechService, name: str | None) -> str | None:
     """The code of a language that the model reads; None for `auto`. Raises `RequestError` for any other."""
     code = language_code(name or "auto")
-    if code in (None, "auto"):
+    if code == "auto":
         return None
     known = service.tts.model.languages
     if code not in known:
+        asked = "that language" if code is None else language_name(code)
         raise RequestError(
-            f"the model {service.model_name!r} does not read {language_name(str(code))}; "
-            f"it reads {', '.join(map(language_name, known))}",
+            f"the model {service.model_name!r} does not read {asked}; name one of "
+            f"{', '.join(map(language_name, known))} or its code, or auto",
             status=UNPROCESSABLE, param="language", code="unsupported_language",
         )  # fmt: skip
     return code

@@ -11,13 +11,6 @@ NAMES = {
 _TAG = re.compile(r"([a-z]{2,3})(?:[-_][a-z0-9]{2,8})*")
 
 
-def check_language(text: str) -> str:
-    """`text` itself; raises `ValueError` where it is no language, nor `auto`."""
-    if language_code(text) is None:
-        raise ValueError("name a language, such as English or en, or auto")
-    return text
-
-
 def language_code(text: str) -> str | None:
     """The code of the language that `text` names, without its region; `auto`; None for what is no language."""
     name = text.strip().lower()
