@@ -51,7 +51,7 @@ def assert_openai_error(response: httpx.Response, status: int, param: str | None
         ({"input": "a", "ref_audio": "http://127.0.0.1/a.wav"}, 422, "ref_audio"),
         ({"input": "a", "task_type": "VoiceDesign"}, 422, "task_type"),
         ({"input": "a", "task_type": "instruct", "instructions": "sadly"}, 422, "instructions"),
-        ({"input": "a", "language": "Klingonese!"}, 400, "language"),
+        ({"input": "a", "language": "Klingonese!"}, 422, "language"),
         ({"input": "a", "top_k": 0}, 400, "top_k"),
         ({"input": "a", "top_p": 1.5}, 400, "top_p"),
         ({"input": "a", "temperature": -0.1}, 400, "temperature"),
