@@ -118,12 +118,9 @@ def check_frontend(folder: ParityFolder, generation: str, normaliser: Normaliser
 
 def check_helpers(folder: ParityFolder) -> Iterator[Row]:
     """The small functions, on every recorded text."""
-    import inflect
-
-    engine = inflect.engine()
     functions: dict[str, Callable[[str], Any]] = {
         "contains_chinese": helpers.contains_chinese,
-        "spell_out_number": lambda text: helpers.spell_out_number(text, engine),
+        "spell_out_number": helpers.spell_out_number,
         "is_only_punctuation": helpers.is_only_punctuation,
         "replace_blank": helpers.replace_blank,
         "remove_bracket": helpers.remove_bracket,

@@ -2,8 +2,8 @@
 
 Money, decades, ranges of years, telephone numbers, versions and numbers with thousands separators are read by
 the rules here, since wetext reads them wrongly or not at all; dates, times, units, fractions and years it
-reads well, so the rest goes there. Whatever digits are still left are read as plain numbers. wetext and
-inflect cost half a second to import, hence they are imported when the first digit is seen.
+reads well, so the rest goes there. Whatever digits are still left are read as plain numbers. wetext costs half a
+second to import, hence it is imported when the first digit is seen.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from cosyvoice.text.inflection import inflect_engine
+from cosyvoice.text import number_words
 
 _CURRENCIES = {
     "$": ("dollar", "dollars", "cent", "cents"),
@@ -52,17 +52,15 @@ _LAST_YEAR = 2100
 
 
 class EnglishNumbers:
-    """Rewrites digits as words; holds the engines, which are made at the first text with a digit."""
+    """Rewrites digits as words; holds wetext's reader, which is made at the first text with a digit."""
 
     def __init__(self) -> None:
-        self._inflect: Any = None
         self._wetext: Any = None
 
     def expand(self, text: str) -> str:
         """`text` with every digit, and the signs that belong to numbers, as words; no digit is left."""
         if not re.search(r"\d", text):
             return text
-        self._start_engines()
         text = _FEET_INCHES.sub(r"\1 foot \2", _METRES.sub(r"\1 meters", text.replace("#", " number ")))
         for pattern, reading in (
             (_MONEY, self._money),
@@ -90,13 +88,11 @@ class EnglishNumbers:
 
     def cardinal(self, number: int) -> str:
         """`1200` as 'one thousand two hundred'."""
-        self._start_engines()
-        return _plain_words(self._inflect.number_to_words(number, andword=""))
+        return _plain_words(number_words.cardinal(number, conjunction=""))
 
     def ordinal(self, number: int) -> str:
         """`21` as 'twenty first'."""
-        self._start_engines()
-        return _plain_words(self._inflect.ordinal(self._inflect.number_to_words(number, andword="")))
+        return _plain_words(number_words.ordinal(number, conjunction=""))
 
     def year(self, number: int) -> str:
         """`1905` as 'nineteen oh five', `2005` as 'two thousand five', `1800` as 'eighteen hundred'."""
@@ -107,17 +103,14 @@ class EnglishNumbers:
             return f"{self.cardinal(century)} hundred"
         return f"{self.cardinal(century)} {'oh ' if rest < 10 else ''}{self.cardinal(rest)}"
 
-    def _start_engines(self) -> None:
-        if self._inflect is None:
-            from wetext import Normalizer
-
-            self._inflect = inflect_engine()
-            self._wetext = Normalizer(lang="en", operator="tn")
-
     def _wetext_reading(self, text: str) -> str:
         """wetext's reading; its tagger refuses some signs, so text is halved until one word is left as is."""
         if not re.search(r"\d", text):
             return text
+        if self._wetext is None:
+            from wetext import Normalizer
+
+            self._wetext = Normalizer(lang="en", operator="tn")
         try:
             read = str(self._wetext.normalize(text))
         except AssertionError:

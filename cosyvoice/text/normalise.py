@@ -12,7 +12,7 @@ import unicodedata
 from typing import Any, Literal
 
 from cosyvoice.errors import MissingDependencyError
-from cosyvoice.text.inflection import inflect_engine
+from cosyvoice.text.number_words import LARGEST, cardinal, digit_by_digit
 from cosyvoice.text.split import Language
 
 _CHINESE = re.compile("[\u4e00-\u9fff]")
@@ -53,20 +53,17 @@ def remove_bracket(text: str) -> str:
     return text.translate(_BRACKETS).replace("——", " ")
 
 
-def spell_out_number(text: str, engine: Any) -> str:
-    """Every run of digits in English words; `engine` is an `inflect.engine()`.
+def spell_out_number(text: str) -> str:
+    """Every run of digits in English words.
 
-    Digits are what `str.isdigit` says, superscripts included, as in the released implementation. A number too
-    long to have a name is read digit by digit.
+    Digits are what `str.isdigit` says, superscripts included, which count for nothing, as in the released
+    implementation. A number too long to have a name is read digit by digit.
     """
 
     def read(digits: str) -> str:
-        import inflect
-
-        try:
-            return engine.number_to_words(digits)
-        except inflect.NumOutOfRangeError:
-            return engine.number_to_words(digits, group=1)
+        digits = "".join(digit for digit in digits if digit.isdecimal()) or "0"
+        number = int(digits)
+        return cardinal(number) if number <= LARGEST else digit_by_digit(digits)
 
     spoken: list[str] = []
     digits = ""
@@ -99,18 +96,17 @@ class Normaliser:
         self.frontend = frontend
         self._point = _ANY_POINT if compat == "released" else _POINT_BEHIND_NO_NUMBER
         self._readers: dict[Language, Any] = {}
-        self._inflect: Any = None
 
     def __call__(self, text: str) -> tuple[str, Language]:
         """Normalised text and its language, which decides how it is split. Blanks at the ends are dropped.
 
         Raises:
-            MissingDependencyError: wetext or inflect is not installed.
+            MissingDependencyError: wetext is not installed.
         """
         text = text.strip()
         if contains_chinese(text):
             return self._chinese(self.read(text, "zh")), "zh"
-        return self._spell(self.read(text, "en")), "en"
+        return spell_out_number(self.read(text, "en")), "en"
 
     def _chinese(self, text: str) -> str:
         text = replace_corner_mark(replace_blank(text.replace("\n", "")))
@@ -128,18 +124,6 @@ class Normaliser:
             return text
         # wetext 0.1 puts a backslash before quotation marks; one would be spoken or end a sentence early.
         return reading if "\\" in text else reading.replace('\\"', '"')
-
-    def _spell(self, text: str) -> str:
-        if not any(character.isdigit() for character in text):
-            return text
-        if self._inflect is None:
-            try:
-                self._inflect = inflect_engine()
-            except ImportError:
-                raise MissingDependencyError(
-                    "reading numbers needs inflect; install it with: pip install inflect"
-                ) from None
-        return spell_out_number(text, self._inflect)
 
 
 def _load_reader(language: Language) -> Any:
