@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cosyvoice.config.model import HiFTConfig
 from cosyvoice.errors import ConfigError
 from cosyvoice.export.graph import TensorFile
-from cosyvoice.export.vocoder_graph import TIME, VocoderGraph
+from cosyvoice.export.vocoder_graph import TIME, Scales, VocoderGraph
 from cosyvoice.hifigan.generator import PRE_KERNEL, check_symmetry
 from cosyvoice.native.vocoder import GRAPH_NAME
 
@@ -44,9 +44,10 @@ class _SymmetricGraph(VocoderGraph):
         self.graph.output(self.body(x, spectrum), "samples", [1, 1, "time"])
         self.graph.save(path)
 
-    def convolve_same(self, name: str, x: str, kernel: int, dilation: int = 1) -> str:
+    def convolve_same(self, name: str, x: str, kernel: int, dilation: int = 1, scales: Scales | None = None) -> str:
         context = dilation * (kernel - 1)
-        return self.convolve(name, x, dilation, pads=(context // 2, context - context // 2))
+        pads = context // 2, context - context // 2
+        return self.convolve(name, x, dilation, pads=pads, scales=scales)
 
     def upsample(self, stage: int, x: str) -> str:
         graph, name, rate = self.graph, f"ups.{stage}", self.config.upsample_rates[stage]

@@ -8,6 +8,10 @@ transform has one frame more than hops, and the end is told by nothing but the m
 Upsampling repeats each frame, so several taps of the convolution behind it meet the same frame. The graph adds
 such taps up beforehand, when it is loaded, and so computes every sample between two frames at the lower rate.
 
+A Snake activation is x + sin²(alpha x) / alpha, with an alpha for each channel. Convolutions take over the scales: the
+one before gives alpha x, the one behind takes alpha x + sin²(alpha x), and what is left between them are three cheap
+operations. This, too, is done to the weights when the graph is loaded.
+
 Inside, signals are images one pixel high: ONNX Runtime has its fastest convolution for images only.
 """
 
@@ -17,7 +21,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +35,9 @@ from cosyvoice.hifigan.spectrum import MAX_MAGNITUDE
 from cosyvoice.native.f0_predictor import WEIGHT_NORM_NAMES, normalised_weight
 from cosyvoice.native.vocoder import GRAPH_NAME
 
-ALPHA_GUARD = 1e-9
-"""What the Snake activation adds to alpha before it divides by it."""
+SMALLEST_ALPHA = 1e-6
+"""Below it a Snake activation is the identity within rounding; it takes the place of a smaller alpha, which would be
+divided by."""
 TIME = 3
 """Axis of time in [batch, channels, 1, time]."""
 END = np.iinfo(np.int64).max
@@ -88,6 +93,15 @@ def check_geometry(config: HiFTConfig) -> None:
         raise ConfigError("hift.conv_pre_look_right is 0; chunks need at least 1 frame for the edge of the transform")
 
 
+class Scales(NamedTuple):
+    """Values [channels] for the channels of a convolution."""
+
+    taken: str
+    """What its input has been multiplied by."""
+    given: str = ""
+    """What its output is to be multiplied by; none by default."""
+
+
 class VocoderGraph(ABC):
     """What the graphs of all generations share; they differ in what a convolution sees."""
 
@@ -96,7 +110,7 @@ class VocoderGraph(ABC):
         self.graph = GraphBuilder("vocoder", tensors)
 
     @abstractmethod
-    def convolve_same(self, name: str, x: str, kernel: int, dilation: int = 1) -> str:
+    def convolve_same(self, name: str, x: str, kernel: int, dilation: int = 1, scales: Scales | None = None) -> str:
         """Convolution of the layer `name` that keeps the length."""
 
     @abstractmethod
@@ -133,11 +147,24 @@ class VocoderGraph(ABC):
         spectrum = graph.input("spectrum", [1, config.istft_n_fft + 2, "spectrum_frames"])
         return graph.node("Unsqueeze", mel, graph.ints(2)), graph.node("Unsqueeze", spectrum, graph.ints(2))
 
-    def convolve(self, name: str, x: str, dilation: int = 1, stride: int = 1, pads: tuple[int, int] = (0, 0)) -> str:
+    def convolve(
+        self,
+        name: str,
+        x: str,
+        dilation: int = 1,
+        stride: int = 1,
+        pads: tuple[int, int] = (0, 0),
+        scales: Scales | None = None,
+    ) -> str:
         """Convolution with the weights of the layer `name`, with so many zeros before and behind."""
         graph = self.graph
         weight = graph.node("Unsqueeze", graph.weight(f"{name}.weight"), graph.ints(2))
         bias = graph.weight(f"{name}.bias")
+        if scales is not None:
+            weight = graph.node("Div", weight, graph.reshape(scales.taken, 1, -1, 1, 1))
+        if scales is not None and scales.given:
+            weight = graph.multiply(weight, graph.reshape(scales.given, -1, 1, 1, 1))
+            bias = graph.multiply(bias, scales.given)
         around = [0, pads[0], 0, pads[1]]
         return str(graph.node("Conv", x, weight, bias, dilations=[1, dilation], strides=[1, stride], pads=around))
 
@@ -177,21 +204,26 @@ class VocoderGraph(ABC):
         return str(graph.node("Div", graph.node("Sum", *branches), graph.constant(len(branches))))
 
     def _residual(self, name: str, x: str, kernel: int, dilations: tuple[int, ...]) -> str:
+        graph = self.graph
         for index, dilation in enumerate(dilations):
-            y = self._snake(f"{name}.activations1.{index}", x)
-            y = self.convolve_same(f"{name}.convs1.{index}", y, kernel, dilation)
-            y = self._snake(f"{name}.activations2.{index}", y)
-            y = self.convolve_same(f"{name}.convs2.{index}", y, kernel)
-            x = self.graph.add(x, y)
+            first, second = (self._alpha(f"{name}.activations{part}.{index}") for part in (1, 2))
+            y = self._snake(graph.multiply(x, graph.reshape(first, -1, 1, 1)))
+            y = self.convolve_same(f"{name}.convs1.{index}", y, kernel, dilation, Scales(first, second))
+            y = self.convolve_same(f"{name}.convs2.{index}", self._snake(y), kernel, scales=Scales(second))
+            x = graph.add(x, y)
         return x
 
-    def _snake(self, name: str, x: str) -> str:
-        """x + sin²(alpha x) / alpha."""
+    def _alpha(self, name: str) -> str:
+        """Alpha [channels] of a Snake activation, no smaller than what can be divided by."""
         graph = self.graph
-        alpha = graph.reshape(graph.weight(f"{name}.alpha"), -1, 1, 1)
-        inverse = graph.node("Reciprocal", graph.add(alpha, graph.constant(ALPHA_GUARD)))
-        sine = graph.node("Sin", graph.multiply(x, alpha))
-        return graph.add(x, graph.multiply(graph.multiply(sine, sine), inverse))
+        alpha = graph.reshape(graph.weight(f"{name}.alpha"), -1)
+        smallest = graph.constant(SMALLEST_ALPHA)
+        return str(graph.node("Where", graph.node("Less", graph.node("Abs", alpha), smallest), smallest, alpha))
+
+    def _snake(self, x: str) -> str:
+        """x + sin² x: the activation times alpha, of its input times alpha."""
+        sine = self.graph.node("Sin", x)
+        return self.graph.add(x, self.graph.multiply(sine, sine))
 
     def _inverse(self, head: str) -> str:
         """Inverse transform and overlapping addition of `head` [1, n_fft + 2, 1, frames]."""
@@ -228,9 +260,9 @@ class _CausalGraph(VocoderGraph):
         graph.output(graph.slice(x, -length, END, axis=TIME), f"{name}.next", [1, channels, 1, length])
         return x
 
-    def convolve_same(self, name: str, x: str, kernel: int, dilation: int = 1) -> str:
+    def convolve_same(self, name: str, x: str, kernel: int, dilation: int = 1, scales: Scales | None = None) -> str:
         inputs = self.graph.tensors.shape(f"{name}.weight")[1]
-        return self.convolve(name, self._memory(name, x, inputs, dilation * (kernel - 1)), dilation)
+        return self.convolve(name, self._memory(name, x, inputs, dilation * (kernel - 1)), dilation, scales=scales)
 
     def upsample(self, stage: int, x: str) -> str:
         graph, name, rate = self.graph, f"ups.{stage}", self.config.upsample_rates[stage]

@@ -99,7 +99,9 @@ class Batcher(Generic[M]):
             # Kept, since from here on a leader that ends may pass the lead to this ticket, and wakes it then.
             leads = not self._led
             ticket.leads, self._led = leads, True
-            self._arrived.notify_all()
+            # Every thread that is woken delays the others; the leader goes on by itself when its patience is at an end.
+            if not ticket.leads and (alone or self._patience(self._together()) <= 0):
+                self._arrived.notify_all()
         try:
             if not leads:
                 ticket.wait()
@@ -129,7 +131,7 @@ class Batcher(Generic[M]):
         """Take the tickets of the next run out of those that wait; the lock is held."""
         while True:
             lone = [ticket for ticket in self._waiting if ticket.alone]
-            together = [ticket for ticket in self._waiting if not ticket.alone]
+            together = self._together()
             if lone and not (together and self._alone_ran_last):
                 batch = lone[:1]
                 break
@@ -141,6 +143,10 @@ class Batcher(Generic[M]):
         self._alone_ran_last = batch[0].alone
         self._waiting = [ticket for ticket in self._waiting if ticket not in batch]
         return batch
+
+    def _together(self) -> list[Ticket[M]]:
+        """Tickets that wait and may go into one run."""
+        return [ticket for ticket in self._waiting if not ticket.alone]
 
     def _patience(self, together: Sequence[Ticket[M]]) -> float:
         """Seconds to wait for members that were served just now; 0 where all of them are here."""

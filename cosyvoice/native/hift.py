@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,11 +24,10 @@ from cosyvoice.native.overlap_add import OverlapAdd
 from cosyvoice.native.runtime import Runtime, run
 from cosyvoice.native.source import HarmonicMixture, SourceSpectrum
 from cosyvoice.native.vocoder import GRAPH_NAME, WEIGHTS_NAME, read_source_weights
+from cosyvoice.native.vocoder_reach import context_frames, stretches
 
 BLOCK_FRAMES = 200
 """Mel frames that one run of the graph gives the samples of, at most."""
-PRE_KERNEL, POST_KERNEL = 7, 7
-"""Of the first and of the last convolution."""
 
 
 class NativeHiFT:
@@ -44,7 +44,8 @@ class NativeHiFT:
         self._source = HarmonicMixture(weights, config)
         self._spectrum = SourceSpectrum(config.istft_n_fft, config.istft_hop)
         self._overlap_add = OverlapAdd(config.istft_n_fft, config.istft_hop)
-        self._session = runtime.session(directory / GRAPH_NAME)
+        self._runtime = runtime
+        self._session = runtime.session(directory / GRAPH_NAME, threads=1)
         inputs = {value.name: value.shape[1:2] for value in self._session.get_inputs()}
         if inputs != {"mel": [config.in_channels], "spectrum": [config.istft_n_fft + 2]}:
             raise ModelError(f"{directory / GRAPH_NAME} is of another configuration; convert the model again")
@@ -60,39 +61,25 @@ class NativeHiFT:
     def decode(self, mel: FloatArray, source: FloatArray) -> FloatArray:
         """See `VocoderNetworks`."""
         spectrum = self._spectrum.whole(source)
-        frames = len(mel)
-        bounds = np.linspace(0, frames, -(-frames // BLOCK_FRAMES) + 1).astype(int).tolist()
-        parts = []
-        for begin, end in pairwise(bounds):
-            first, last = max(begin - self._context, 0), min(end + self._context, frames)
-            samples = self._block(mel[first:last], spectrum[first * self._rate : last * self._rate + 1])
-            parts.append(samples[(begin - first) * self._hop : (end - first) * self._hop])
+        lanes = stretches(0, len(mel), 2 * self._context, self._runtime.threads)
+        parts = self._runtime.side_by_side([partial(self._stretch, mel, spectrum, *lane) for lane in lanes])
         return np.clip(np.concatenate(parts), -self._limit, self._limit)
+
+    def _stretch(self, mel: FloatArray, spectrum: FloatArray, begin: int, end: int) -> FloatArray:
+        """Samples of the frames `begin` to `end`, block by block."""
+        bounds = np.linspace(begin, end, -(-(end - begin) // BLOCK_FRAMES) + 1).astype(int).tolist()
+        parts = []
+        for start, stop in pairwise(bounds):
+            first, last = max(start - self._context, 0), min(stop + self._context, len(mel))
+            samples = self._block(mel[first:last], spectrum[first * self._rate : last * self._rate + 1])
+            parts.append(samples[(start - first) * self._hop : (stop - first) * self._hop])
+        return np.concatenate(parts)
 
     def _block(self, mel: FloatArray, spectrum: FloatArray) -> FloatArray:
         """Samples [frames * hop] of `mel` [frames, n_mels], with nothing around it."""
         inputs = {"mel": np.ascontiguousarray(mel.T)[None], "spectrum": np.ascontiguousarray(spectrum.T)[None]}
         (overlapped,) = run(self._session, ["samples"], inputs)
         return self._overlap_add.whole(overlapped[0, 0], len(spectrum))
-
-
-def context_frames(config: HiFTConfig) -> int:
-    """Mel frames to either side that a sample depends on, of the mel or of the source, at most."""
-    # Counted from the samples upwards: frames of the transform, then of each stage at its own rate.
-    reach, rate, source_reach = config.istft_n_fft // config.istft_hop + POST_KERNEL // 2 + 1, 1, 0
-    branches = list(zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True))
-    for stage in reversed(range(len(config.upsample_rates))):
-        reach += max(_block_reach(kernel, dilations) for kernel, dilations in branches)
-        source = _block_reach(config.source_resblock_kernel_sizes[stage], config.source_resblock_dilation_sizes[stage])
-        source_reach = max(source_reach, (reach + source + 2) * rate)
-        up = config.upsample_rates[stage]
-        reach, rate = (reach + config.upsample_kernel_sizes[stage]) // up + 1, rate * up
-    return max(reach + PRE_KERNEL // 2, -(-source_reach // rate))
-
-
-def _block_reach(kernel: int, dilations: tuple[int, ...]) -> int:
-    """What a residual block sees to either side."""
-    return sum((dilation + 1) * (kernel // 2) for dilation in dilations)
 
 
 class NativeHiFTStage(JointVocoderStage):

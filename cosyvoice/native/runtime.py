@@ -1,14 +1,16 @@
 """ONNX Runtime for the stages: sessions with pools of threads of a chosen size, and its errors as ours.
 
 Threads do not spin while they wait: several sessions live in one process and take turns, and a spinning pool
-would take the cores from the others.
+would take the cores from the others. Work that falls into independent parts runs them side by side instead.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import onnxruntime
 
@@ -16,6 +18,9 @@ from cosyvoice.errors import ConfigError, GenerationError, ModelError
 
 MEMORY_WORDS = ("alloc", "bad_alloc", "memory")
 """What the messages of failed allocations have in common."""
+
+
+T = TypeVar("T")
 
 
 def available_threads() -> int:
@@ -34,6 +39,8 @@ class Runtime:
         if threads is not None and threads < 1:
             raise ConfigError(f"{threads} threads cannot work; use at least 1, or leave it out for all cores")
         self.threads = threads or available_threads()
+        # Threads are made when the first work comes for them; the caller of `side_by_side` is one more.
+        self._helpers = ThreadPoolExecutor(max(self.threads - 1, 1), thread_name_prefix="cosyvoice-native")
 
     @property
     def description(self) -> dict[str, str]:
@@ -41,12 +48,27 @@ class Runtime:
         version = onnxruntime.__version__
         return {"backend": "native", "device": "cpu", "threads": str(self.threads), "onnxruntime": version}
 
-    def session(self, path: Path) -> onnxruntime.InferenceSession:
-        """A session of the graph `path`. Raises `ModelError` where it is missing, damaged, or too new."""
+    def side_by_side(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
+        """Results of `tasks`, in order: the first runs in this thread, the others beside it. Tasks do not call this.
+
+        Raises what a task raises, after all have ended.
+        """
+        others = [self._helpers.submit(task) for task in tasks[1:]]
+        try:
+            first = [task() for task in tasks[:1]]
+        finally:
+            wait(others)
+        return first + [other.result() for other in others]
+
+    def session(self, path: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
+        """A session of the graph `path`, each operation on `threads` (None: all of this runtime).
+
+        Raises `ModelError` where it is missing, damaged, or too new.
+        """
         if not path.is_file():
             raise ModelError(f"{path} is missing; convert the model again, or copy its complete directory")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
+        options.intra_op_num_threads = threads or self.threads
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.enable_cpu_mem_arena = False

@@ -2,13 +2,15 @@
 
 What it remembers of an utterance has a fixed size: the inputs that each convolution still sees, the phases of
 the source, the overlap of the last frames, and the mel frames that are looked at ahead. Long input is computed
-in blocks, which keeps the working memory small and in the processor's caches.
+in blocks, which keeps the working memory small and in the processor's caches, and where several threads may work,
+stretches of it are computed side by side: what a stretch depends on of the frames before it is computed once more.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from cosyvoice.native.noise import SourceNoise
 from cosyvoice.native.overlap_add import OverlapAdd, OverlapState
 from cosyvoice.native.runtime import Runtime, run
 from cosyvoice.native.source import HarmonicSource, SourceSpectrum, SourceState, SpectrumState
+from cosyvoice.native.vocoder_reach import context_frames, stretches
 
 GRAPH_NAME = "vocoder.onnx"
 WEIGHTS_NAME = "hift.safetensors"
@@ -35,26 +38,33 @@ BLOCK_FRAMES = 50
 
 
 @dataclass
-class NativeVocoderState:
-    """One utterance."""
+class DecoderState:
+    """Where the graph stands in an utterance, or in a stretch of one."""
 
     mel: FloatArray
     """Frames [frames, n_mels] that the first convolution has not passed yet."""
     spectrum: FloatArray
     """Frames [frames, n_fft + 2] of the source's transform that the network has not taken yet."""
-    f0: F0State
-    source: SourceState
-    source_spectrum: SpectrumState
     memories: dict[str, FloatArray]
     """Of the convolutions, by the names of the graph's inputs."""
     overlap: OverlapState
+    frames: int = 0
+    """Mel frames that the first convolution has passed."""
+
+
+@dataclass
+class NativeVocoderState:
+    """One utterance."""
+
+    decoder: DecoderState
+    f0: F0State
+    source: SourceState
+    source_spectrum: SpectrumState
     ready: FloatArray
     """Samples that are computed and not given out yet."""
     frames: int = 0
     """Mel frames so far."""
     f0_frames: int = 0
-    decoded_frames: int = 0
-    """Mel frames that the first convolution has passed."""
     given: int = 0
     """Samples given out."""
     finished: bool = False
@@ -76,7 +86,9 @@ class NativeVocoderStage:
         self._f0 = F0Predictor(weights, config)
         self._source = HarmonicSource(weights, config, noise)
         self._spectrum = SourceSpectrum(config.istft_n_fft, config.istft_hop)
-        self._session = runtime.session(directory / GRAPH_NAME)
+        self._context = context_frames(config)
+        self._runtime = runtime
+        self._session = runtime.session(directory / GRAPH_NAME, threads=1)
         inputs = {value.name: value.shape for value in self._session.get_inputs()}
         if inputs.pop("mel", [0, 0])[1] != config.in_channels or inputs.pop("spectrum", [0, 0])[1] != self._bins:
             raise ModelError(f"{directory / GRAPH_NAME} is of another configuration; convert the model again")
@@ -91,16 +103,18 @@ class NativeVocoderStage:
 
     def init_state(self) -> NativeVocoderState:
         """See `VocoderStage`."""
+        mel = np.zeros((0, self._config.in_channels), np.float32)
+        spectrum = np.zeros((0, self._bins), np.float32)
         return NativeVocoderState(
-            mel=np.zeros((0, self._config.in_channels), np.float32),
-            spectrum=np.zeros((0, self._bins), np.float32),
+            decoder=DecoderState(mel, spectrum, self._no_memories(), self._overlap_add.init_state()),
             f0=self._f0.init_state(),
             source=self._source.init_state(),
             source_spectrum=self._spectrum.init_state(),
-            memories={name: np.zeros(shape, np.float32) for name, shape in self._memories.items()},
-            overlap=self._overlap_add.init_state(),
             ready=np.zeros(0, np.float32),
         )
+
+    def _no_memories(self) -> dict[str, FloatArray]:
+        return {name: np.zeros(shape, np.float32) for name, shape in self._memories.items()}
 
     def step(self, chunk: MelChunk, state: NativeVocoderState) -> tuple[FloatArray, NativeVocoderState]:
         """See `VocoderStage`. An utterance holds back `LOOK_RIGHT` + `conv_pre_look_right` + 1 frames until it ends.
@@ -114,13 +128,9 @@ class NativeVocoderStage:
         # Behind the end lie zeros, so only a middle has to wait for its context. Of the silence that follows the
         # end, the frame that overlaps the last samples is enough.
         end = min(state.f0_frames, state.frames + 1) if chunk.finalize else state.f0_frames - look
-        parts = [state.ready]
-        while state.decoded_frames < end:
-            count = min(end - state.decoded_frames, BLOCK_FRAMES)
-            last = chunk.finalize and state.decoded_frames + count == state.f0_frames
-            parts.append(self._decode(count, last, state))
-        state.mel, state.spectrum = state.mel.copy(), state.spectrum.copy()
-        samples = np.concatenate(parts)
+        samples = np.concatenate([state.ready, *self._decode_until(end, chunk.finalize, state)])
+        decoder = state.decoder
+        decoder.mel, decoder.spectrum = decoder.mel.copy(), decoder.spectrum.copy()
         # `final_silence` lies behind the frames that were asked for.
         held = 0 if chunk.finalize else LOOK_RIGHT + look + 1
         count = max(state.frames - held, 0) * self._hop - state.given
@@ -133,39 +143,72 @@ class NativeVocoderStage:
         """Take the mel of `chunk`, with what lies behind the end of the utterance."""
         mel = new_mel(chunk, self._config, state.finished)
         state.frames += len(mel)
-        parts = [state.mel, mel]
+        parts = [state.decoder.mel, mel]
         if chunk.finalize:
             check_any_frame(state.frames)
             parts.append(np.full((self._config.final_silence, mel.shape[1]), SILENT_MEL, np.float32))
             state.finished = True
-        state.mel = np.concatenate(parts)
+        state.decoder.mel = np.concatenate(parts)
 
     def _excite(self, finalize: bool, state: NativeVocoderState) -> None:
         """The source's transform as far as the mel allows."""
-        f0 = self._f0.step(state.mel[state.f0_frames - state.decoded_frames :], state.f0, finalize)
+        decoder = state.decoder
+        f0 = self._f0.step(decoder.mel[state.f0_frames - decoder.frames :], state.f0, finalize)
         state.f0_frames += len(f0)
         source = self._source.step(f0, state.source)
         new = self._spectrum.step(source, state.source_spectrum, finalize)
-        state.spectrum = np.concatenate([state.spectrum, new])
+        decoder.spectrum = np.concatenate([decoder.spectrum, new])
         if finalize:
             zeros = np.zeros((self._config.conv_pre_look_right, self._config.in_channels), np.float32)
-            state.mel = np.concatenate([state.mel, zeros])
+            decoder.mel = np.concatenate([decoder.mel, zeros])
 
-    def _decode(self, count: int, last: bool, state: NativeVocoderState) -> FloatArray:
+    def _decode_until(self, end: int, finalize: bool, state: NativeVocoderState) -> list[FloatArray]:
+        """Samples that the mel frames up to `end` complete, in parts; long stretches of them side by side."""
+        begin = state.decoder.frames
+        if begin >= end:
+            return []
+        final = state.f0_frames if finalize else None
+        lanes = stretches(begin, end, self._context, self._runtime.threads)
+        decoders = [state.decoder, *(self._begun_at(first - self._context, state.decoder) for first, _ in lanes[1:])]
+        parts = self._runtime.side_by_side(
+            [partial(self._decode, decoder, stop, final) for decoder, (_, stop) in zip(decoders, lanes, strict=True)]
+        )
+        state.decoder = decoders[-1]
+        return [parts[0], *(part[self._context * self._hop :] for part in parts[1:])]
+
+    def _begun_at(self, frame: int, decoder: DecoderState) -> DecoderState:
+        """A decoder that starts with a later `frame` than `decoder`; it knows nothing of what lies before."""
+        mel = decoder.mel[frame - decoder.frames :]
+        taken = decoder.frames * self._rate + int(decoder.frames > 0)
+        spectrum = decoder.spectrum[frame * self._rate + 1 - taken :]
+        overlap = self._overlap_add.init_state()
+        # Its first samples are dropped; this keeps them from being divided by nothing.
+        overlap.windows += 1
+        return DecoderState(mel, spectrum, self._no_memories(), overlap, frame)
+
+    def _decode(self, decoder: DecoderState, end: int, final: int | None) -> FloatArray:
+        """Samples that the mel frames up to `end` complete; `final` is where the utterance ends, if it does."""
+        parts = []
+        while decoder.frames < end:
+            count = min(end - decoder.frames, BLOCK_FRAMES)
+            parts.append(self._block(count, decoder.frames + count == final, decoder))
+        return np.concatenate(parts)
+
+    def _block(self, count: int, last: bool, decoder: DecoderState) -> FloatArray:
         """Samples that the next `count` mel frames complete."""
-        first = int(state.decoded_frames == 0)
+        first = int(decoder.frames == 0)
         spectra = count * self._rate + first
         inputs: dict[str, NDArray[Any]] = {
-            "mel": np.ascontiguousarray(state.mel[: count + self._config.conv_pre_look_right].T)[None],
-            "spectrum": np.ascontiguousarray(state.spectrum[:spectra].T)[None],
+            "mel": np.ascontiguousarray(decoder.mel[: count + self._config.conv_pre_look_right].T)[None],
+            "spectrum": np.ascontiguousarray(decoder.spectrum[:spectra].T)[None],
             "first": np.array([first], np.int64),
-            **state.memories,
+            **decoder.memories,
         }
         overlapped, *memories = run(self._session, self._outputs, inputs)
-        state.memories = dict(zip(self._memories, memories, strict=True))
-        state.mel, state.spectrum = state.mel[count:], state.spectrum[spectra:]
-        state.decoded_frames += count
-        samples = self._overlap_add.step(overlapped[0, 0], spectra, bool(first), last, state.overlap)
+        decoder.memories = dict(zip(self._memories, memories, strict=True))
+        decoder.mel, decoder.spectrum = decoder.mel[count:], decoder.spectrum[spectra:]
+        decoder.frames += count
+        samples = self._overlap_add.step(overlapped[0, 0], spectra, bool(first), last, decoder.overlap)
         if not np.isfinite(samples).all():
             raise GenerationError(
                 "the vocoder gave samples that are not finite; convert the model with a higher precision (fp32)"

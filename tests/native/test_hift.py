@@ -20,9 +20,10 @@ from cosyvoice.export.hift_graph import build_hift
 from cosyvoice.export.vocoder_graph import build_vocoder, fold_weight_norm
 from cosyvoice.hifigan import generator as generator_module
 from cosyvoice.hifigan.generator import CausalHiFTGenerator, HiFT, HiFTGenerator
-from cosyvoice.native import hift
-from cosyvoice.native.hift import NativeHiFT, NativeHiFTStage, context_frames
+from cosyvoice.native import hift, vocoder_reach
+from cosyvoice.native.hift import NativeHiFT, NativeHiFTStage
 from cosyvoice.native.runtime import Runtime
+from cosyvoice.native.vocoder_reach import context_frames
 from cosyvoice.reference.hift import TorchHiFT, TorchHiFTStage
 
 SMALL: dict[str, Any] = {"causal": False, "base_channels": 16, "f0_channels": 8, "f0_in_float64": False}
@@ -153,6 +154,16 @@ def test_blocks_make_no_difference(pair: Pair, monkeypatch: pytest.MonkeyPatch) 
     assert np.abs(networks.decode(mel, source) - whole).max() > 1e-6
 
 
+def test_stretches_side_by_side_make_no_difference(pair: Pair) -> None:
+    context = context_frames(pair.config)
+    mel = np.resize(pair.mel, (4 * context, pair.config.in_channels))
+    one, two = (NativeHiFT(pair.directory, pair.config, Runtime(threads)) for threads in (1, 2))
+    source = np.random.default_rng(2).standard_normal(len(mel) * one._hop).astype(np.float32) * 0.1
+    alone = one.decode(mel, source)
+    assert np.abs(alone).max() > 1e-3
+    np.testing.assert_allclose(two.decode(mel, source), alone, atol=1e-5)
+
+
 def test_many_threads_share_a_stage(pair: Pair) -> None:
     mels = [np.roll(pair.mel, shift, axis=0) for shift in range(4)]
     alone = [speak(pair.native, mel, [30, 20]) for mel in mels]
@@ -183,4 +194,7 @@ def test_samples_that_are_not_finite_are_an_error(pair: Pair) -> None:
 
 
 def test_kernels_are_those_of_the_reference() -> None:
-    assert (hift.PRE_KERNEL, hift.POST_KERNEL) == (generator_module.PRE_KERNEL, generator_module.POST_KERNEL)
+    assert (vocoder_reach.PRE_KERNEL, vocoder_reach.POST_KERNEL) == (
+        generator_module.PRE_KERNEL,
+        generator_module.POST_KERNEL,
+    )

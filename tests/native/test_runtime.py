@@ -1,4 +1,5 @@
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import onnx
@@ -51,3 +52,20 @@ def test_failures_while_running_are_errors_of_generation(tmp_path: Path) -> None
     with pytest.raises(GenerationError, match="native engine failed"):
         run(session, None, {"x": np.zeros(3, np.float32)})
     assert "out of memory" in str(run_error(RuntimeError("std::bad_alloc")))
+
+
+def test_tasks_side_by_side() -> None:
+    runtime, both_are_here = Runtime(2), Barrier(2, timeout=10)
+
+    def task(number: int) -> int:
+        both_are_here.wait()
+        return number
+
+    assert runtime.side_by_side([lambda: task(1), lambda: task(2)]) == [1, 2]
+    assert runtime.side_by_side([]) == []
+    with pytest.raises(GenerationError, match="second"):
+        runtime.side_by_side([lambda: 1, _fails])
+
+
+def _fails() -> int:
+    raise GenerationError("the second task")

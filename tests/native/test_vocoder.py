@@ -27,6 +27,7 @@ from cosyvoice.native import vocoder
 from cosyvoice.native.noise import PeriodicNoise, ReleasedNoise
 from cosyvoice.native.runtime import Runtime
 from cosyvoice.native.vocoder import NativeVocoderStage
+from cosyvoice.native.vocoder_reach import stretches
 from cosyvoice.reference.stages import TorchVocoderStage
 
 RELEASED_DIR = Path(__file__).parents[1] / "data" / "parity" / "v3" / "model"
@@ -170,6 +171,29 @@ def test_short_utterances_in_random_chunks(own: Pair, cuts: list[int]) -> None:
 def test_long_input_in_blocks(own: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vocoder, "BLOCK_FRAMES", 7)
     np.testing.assert_allclose(speak(own.native, own.mel, [FRAMES])[0], own.whole, atol=1e-4)
+
+
+def test_stretches_side_by_side_say_the_same(pair: Pair) -> None:
+    noise = pair.native._source._noise
+    stage = NativeVocoderStage(pair.directory, pair.config, noise, Runtime(3))
+    mel = np.tile(pair.mel, (3, 1))
+    alone = speak(pair.native, mel, [len(mel)])[0]
+    np.testing.assert_allclose(np.concatenate(speak(stage, mel, [5, len(mel) - 5])), alone, atol=1e-5)
+    assert len(stretches(0, len(mel), stage._context, 3)) == 3
+    # What a stretch sees matters: with too little of it the samples are others.
+    stage._context = 1
+    assert np.abs(speak(stage, mel, [len(mel)])[0] - alone).max() > 1e-4
+
+
+def test_an_alpha_of_nothing(tmp_path: Path) -> None:
+    """Where alpha is 0 an activation is the identity, which no division may spoil."""
+    generator = generator_of(CONFIGS["short"])
+    with torch.no_grad():
+        for name, value in generator.named_parameters():
+            if name.endswith("alpha"):
+                value[:3] = torch.tensor([0.0, 1e-12, -0.5])
+    pair = make_pair(generator, tmp_path, PeriodicNoise(9), reference_noise.PeriodicNoise(9))
+    np.testing.assert_allclose(speak(pair.native, pair.mel, [FRAMES])[0], pair.whole, atol=1e-4)
 
 
 def test_the_state_does_not_grow_and_a_step_computes_its_own_frames(own: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
