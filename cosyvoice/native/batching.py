@@ -71,6 +71,7 @@ class Batcher(Generic[M]):
         self._arrived = threading.Condition(self._lock)
         self._waiting: list[Ticket[M]] = []
         self._members: set[M] = set()
+        self._awaited: set[M] = set()
         self._led = False
         self._alone_ran_last = False
         self._run_seconds = 0.0
@@ -99,8 +100,9 @@ class Batcher(Generic[M]):
             # Kept, since from here on a leader that ends may pass the lead to this ticket, and wakes it then.
             leads = not self._led
             ticket.leads, self._led = leads, True
-            # Every thread that is woken delays the others; the leader goes on by itself when its patience is at an end.
-            if not ticket.leads and (alone or self._patience(self._together()) <= 0):
+            self._awaited.discard(member)
+            # Every thread that is woken delays the others, so the leader sleeps until all are here that it waits for.
+            if alone or not self._awaited:
                 self._arrived.notify_all()
         try:
             if not leads:
@@ -131,7 +133,7 @@ class Batcher(Generic[M]):
         """Take the tickets of the next run out of those that wait; the lock is held."""
         while True:
             lone = [ticket for ticket in self._waiting if ticket.alone]
-            together = self._together()
+            together = [ticket for ticket in self._waiting if not ticket.alone]
             if lone and not (together and self._alone_ran_last):
                 batch = lone[:1]
                 break
@@ -144,16 +146,14 @@ class Batcher(Generic[M]):
         self._waiting = [ticket for ticket in self._waiting if ticket not in batch]
         return batch
 
-    def _together(self) -> list[Ticket[M]]:
-        """Tickets that wait and may go into one run."""
-        return [ticket for ticket in self._waiting if not ticket.alone]
-
     def _patience(self, together: Sequence[Ticket[M]]) -> float:
-        """Seconds to wait for members that were served just now; 0 where all of them are here."""
+        """Seconds to wait for members that were served just now, `_awaited`; 0 where all of them are here."""
         patience = max(self._run_seconds, SHORTEST_PATIENCE)
         missing = self._members - {ticket.member for ticket in together}
-        prompt = [member.served_at for member in missing if member.pause <= patience]
-        return max(prompt) + patience - time.monotonic() if prompt else 0.0
+        self._awaited = {member for member in missing if member.pause <= patience}
+        if not self._awaited:
+            return 0.0
+        return max(member.served_at for member in self._awaited) + patience - time.monotonic()
 
     def _serve(self, batch: list[Ticket[M]]) -> None:
         begin = time.monotonic()

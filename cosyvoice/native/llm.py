@@ -7,7 +7,7 @@ run at the same time go through the graph together.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,21 +139,18 @@ class NativeLLMStage(PromptRules):
         if not ready:
             return
         rows = len(ready[0].work)
-        first = min(ticket.member.slot for ticket in ready)
-        end = max(ticket.member.slot for ticket in ready) + 1
+        slots = [ticket.member.slot for ticket in ready]
+        first, end = min(slots), max(slots) + 1
         # Sequences in between that have no step get a row that their next one writes over.
-        sequences = self._pool.sequences[first:end]
-        self._pool.reserve(max(sequence.length for sequence in sequences) + rows)
-        embeddings = np.zeros((end - first, rows, ready[0].work.shape[1]), np.float32)
-        for ticket in ready:
-            embeddings[ticket.member.slot - first] = ticket.work
-        lengths = [sequence.length for sequence in sequences]
-        scores = self._decoder.run(self._pool, first, embeddings, lengths)
-        for ticket in ready:
-            own = scores[ticket.member.slot - first]
-            if np.isfinite(own).all():
+        lengths = [sequence.length for sequence in self._pool.sequences[first:end]]
+        self._pool.reserve(max(lengths) + rows)
+        works = {slot - first: ticket.work for slot, ticket in zip(slots, ready, strict=True)}
+        scores = self._decoder.run(self._pool, first, works, rows, lengths)
+        finite = np.isfinite(scores).all(axis=1)
+        for slot, ticket in zip(slots, ready, strict=True):
+            if finite[slot - first]:
                 ticket.member.length += rows
-                ticket.result = own.copy()
+                ticket.result = scores[slot - first].copy()
             else:
                 ticket.error = GenerationError(
                     "the language model returned scores that are not finite; its weights are damaged or too coarse, "
@@ -193,16 +190,20 @@ class _Decoder:
         if capacity != self._capacity:
             self._capacity, self._tables = capacity, self._positions(capacity)
 
-    def run(self, pool: KVPool, first: int, embeddings: FloatArray, lengths: Rows[int]) -> FloatArray:
-        """Log-probabilities [batch, outputs] after `embeddings` [batch, rows, channels].
+    def run(
+        self, pool: KVPool, first: int, works: Mapping[int, FloatArray], rows: int, lengths: Rows[int]
+    ) -> FloatArray:
+        """Log-probabilities [batch, outputs] after the embeddings `works` [rows, channels] of some of the sequences.
 
-        The rows follow `lengths` positions of the sequences from slot `first` on. What is returned is valid until
-        the next run.
+        `lengths` are the positions that the sequences from slot `first` on have, `works` are numbered as they are.
+        What is returned is valid until the next run.
         """
-        batch, rows, _ = embeddings.shape
-        binding = self._binding(pool, first, batch, rows)
-        binding.embeddings[:] = embeddings
-        binding.seqlens_k[:] = np.asarray(lengths, np.int32) + np.int32(rows - 1)
+        binding = self._binding(pool, first, len(lengths), rows)
+        if len(works) < len(lengths):
+            binding.embeddings[:] = 0
+        for index, work in works.items():
+            binding.embeddings[index] = work
+        binding.seqlens_k[:] = [length + rows - 1 for length in lengths]
         binding.set_total(max(lengths) + rows)
         try:
             self._session.run_with_iobinding(binding.io)
@@ -245,7 +246,10 @@ class _Binding:
         self.total_sequence_length = np.empty((), np.int32)
         self.last = np.full(batch, rows - 1, np.int64)
         self.log_probs = np.empty((batch, outputs), np.float32)
-        self._tables = tables
+        # Addresses are asked for once: that alone takes as long as some of the graph's operations.
+        self._tables = {
+            name: (table.dtype.type, table.shape[1:], table.ctypes.data, table) for name, table in tables.items()
+        }
         for name in ("embeddings", "seqlens_k", "total_sequence_length", "last"):
             self._bind(self.io.bind_input, name, getattr(self, name))
         self._bind(self.io.bind_output, "log_probs", self.log_probs)
@@ -258,8 +262,8 @@ class _Binding:
     def set_total(self, positions: int) -> None:
         """Let the longest sequence have so many positions after the run: as many rows of the tables are read."""
         self.total_sequence_length[...] = positions
-        for name, table in self._tables.items():
-            self._bind(self.io.bind_input, name, table[:positions])
+        for name, (dtype, width, address, _) in self._tables.items():
+            self.io.bind_input(name, "cpu", 0, dtype, (positions, *width), address)
 
     @staticmethod
     def _bind(bind: Any, name: str, array: NDArray[Any]) -> None:
