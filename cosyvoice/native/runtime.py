@@ -49,16 +49,18 @@ class Runtime:
         return {"backend": "native", "device": "cpu", "threads": str(self.threads), "onnxruntime": version}
 
     def side_by_side(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
-        """Results of `tasks`, in order: the first runs in this thread, the others beside it. Tasks do not call this.
+        """Results of `tasks`, in order: some run in this thread, others beside it where a helper is free.
 
-        Raises what a task raises, after all have ended.
+        Raises what a task raises, after all that had begun have ended.
         """
-        others = [self._helpers.submit(task) for task in tasks[1:]]
+        others = [(task, self._helpers.submit(task)) for task in tasks[1:]]
         try:
-            first = [task() for task in tasks[:1]]
+            results = [task() for task in tasks[:1]]
+            # What no helper has begun, since others keep them busy, is done here rather than waited for.
+            results += [task() if other.cancel() else other.result() for task, other in others]
         finally:
-            wait(others)
-        return first + [other.result() for other in others]
+            wait([other for _, other in others if not other.cancel()])
+        return results
 
     def session(self, path: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
         """A session of the graph `path`, each operation on `threads` (None: all of this runtime).

@@ -1,5 +1,5 @@
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 
 import numpy as np
 import onnx
@@ -63,6 +63,12 @@ def test_tasks_side_by_side() -> None:
 
     assert runtime.side_by_side([lambda: task(1), lambda: task(2)]) == [1, 2]
     assert runtime.side_by_side([]) == []
+    # The one helper is held up, so the caller does everything.
+    held_up = Event()
+    runtime._helpers.submit(held_up.wait, 10)
+    assert runtime.side_by_side([lambda: 1, lambda: 2, lambda: 3]) == [1, 2, 3]
+    assert not held_up.is_set()
+    held_up.set()
     with pytest.raises(GenerationError, match="second"):
         runtime.side_by_side([lambda: 1, _fails])
 
