@@ -146,7 +146,7 @@ class NativeLLMStage(PromptRules):
         self._pool.reserve(max(lengths) + rows)
         works = {slot - first: ticket.work for slot, ticket in zip(slots, ready, strict=True)}
         scores = self._decoder.run(self._pool, first, works, rows, lengths)
-        finite = np.isfinite(scores).all(axis=1)
+        finite = np.asarray(np.isfinite(scores).all(axis=1))
         for slot, ticket in zip(slots, ready, strict=True):
             if finite[slot - first]:
                 ticket.member.length += rows
