@@ -19,6 +19,7 @@ from onnx import TensorProto
 from cosyvoice.config.model import LLMConfig, TransformerLMConfig
 from cosyvoice.errors import ConfigError
 from cosyvoice.export.graph import MICROSOFT, GraphBuilder, TensorFile
+from cosyvoice.export.grouped_attention import GroupedAttention
 from cosyvoice.export.linear import linear
 from cosyvoice.export.quantise import quantise_linear
 from cosyvoice.export.transformer_lm_graph import build_transformer_lm
@@ -76,7 +77,7 @@ def build_llm(
         embeddings [batch, rows, channels]; seqlens_k [batch] int32: positions of each sequence after this run, less
         one; total_sequence_length int32 scalar: the most of them, less nothing; last [batch] int64: the row of each
         sequence that the output is asked for; cos_cache and sin_cache [positions, head_dim / 2]; past_key_I and
-        past_value_I [batch, kv_heads, capacity, head_dim] of each layer I.
+        past_value_I of each layer I as in `GroupedAttention`.
     Outputs:
         log_probs [batch, outputs]; present_key_I and present_value_I, to be bound to the buffers of the past.
 
@@ -98,6 +99,7 @@ class _LLMGraph:
         self._graph = GraphBuilder("llm", tensors)
         self._tensors, self._config, self._qwen = tensors, config, config.qwen
         self._head_dim = self._qwen.hidden_size // self._qwen.num_heads
+        self._attend = GroupedAttention(self._graph, self._qwen.num_heads, self._qwen.num_kv_heads, self._head_dim)
 
     def write(self, path: Path) -> None:
         graph, width = self._graph, self._qwen.hidden_size
@@ -149,7 +151,7 @@ class _LLMGraph:
         return names[0], names[3]
 
     def _attention(self, x: str, layer: str, index: int) -> str:
-        width, qwen, graph = self._qwen.hidden_size, self._qwen, self._graph
+        width, graph = self._qwen.hidden_size, self._graph
         query, key, value = (linear(self._graph, x, f"{layer}.{part}_proj", width) for part in "qkv")
         caches = ("cos_cache", "sin_cache")
         if self._positions:
@@ -157,23 +159,10 @@ class _LLMGraph:
                 graph.node("RotaryEmbedding", projected, self._positions, *caches, domain=MICROSOFT)
                 for projected in (query, key)
             )
-        shape: list[int | str] = ["batch", qwen.num_kv_heads, "capacity", self._head_dim]
-        past = [graph.input(f"past_{kind}_{index}", shape) for kind in ("key", "value")]
-        present = [f"present_{kind}_{index}" for kind in ("key", "value")]
-        mixed = f"{layer}.mixed"
-        graph.node(
-            "GroupQueryAttention",
-            *(query, key, value, *past, "seqlens_k", "total_sequence_length"),
-            *(() if self._positions else caches),
-            domain=MICROSOFT,
-            names=[mixed, *present],
-            num_heads=qwen.num_heads,
-            kv_num_heads=qwen.num_kv_heads,
-            do_rotary=0 if self._positions else 1,
-            rotary_interleaved=0,
+        rotary: tuple[str, ...] = () if self._positions else caches
+        mixed = self._attend(
+            index, f"{layer}.mixed", (query, key, value), rotary, do_rotary=len(rotary) // 2, rotary_interleaved=0
         )
-        for name in present:
-            graph.output_as(name, shape)
         return linear(self._graph, mixed, f"{layer}.o_proj", width)
 
     def _feed_forward(self, x: str, layer: str) -> str:

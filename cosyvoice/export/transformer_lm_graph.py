@@ -15,6 +15,7 @@ from onnx import TensorProto
 from cosyvoice.config.model import TransformerLMConfig
 from cosyvoice.export.encoder_graph import EncoderGraph
 from cosyvoice.export.graph import MICROSOFT, GraphBuilder, TensorFile
+from cosyvoice.export.grouped_attention import GroupedAttention
 from cosyvoice.export.linear import linear
 
 HEAD = "llm_decoder"
@@ -42,25 +43,11 @@ def _write_decoder(tensors: TensorFile, config: TransformerLMConfig, path: Path)
     ends = graph.input("seqlens_k", ["batch"], TensorProto.INT32)
     total = graph.input("total_sequence_length", [], TensorProto.INT32)
     last = graph.input("last", ["batch"], TensorProto.INT64)
+    fused = GroupedAttention(graph, encoder.heads, encoder.heads, encoder.head_dim)
     places = _places(graph, ends, graph.node("Cast", total, to=TensorProto.INT64))
 
     def attend(index: int, query: str, key: str, value: str, bias: str) -> str:
-        shape: list[int | str] = ["batch", encoder.heads, "capacity", encoder.head_dim]
-        past = [graph.input(f"past_{kind}_{index}", shape) for kind in ("key", "value")]
-        present = [f"present_{kind}_{index}" for kind in ("key", "value")]
-        mixed = f"llm.encoders.{index}.mixed"
-        graph.node(
-            "GroupQueryAttention",
-            *(query, key, value, *past, ends, total, "", "", "", bias),
-            domain=MICROSOFT,
-            names=[mixed, *present],
-            num_heads=encoder.heads,
-            kv_num_heads=encoder.heads,
-            do_rotary=0,
-        )
-        for output in present:
-            graph.output_as(output, shape)
-        return mixed
+        return fused(index, f"llm.encoders.{index}.mixed", (query, key, value), ("", "", "", bias), do_rotary=0)
 
     x = encoder.embed(embeddings)
     for index in range(config.llm.num_blocks):

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from cosyvoice.errors import ConfigError, GenerationError
 
+_WIDTH_MULTIPLE = 8
+
 
 @dataclass(eq=False)
 class Sequence:
@@ -29,13 +31,18 @@ class Sequence:
     pause: float = math.inf
 
 
+def buffer_width(head_dim: int) -> int:
+    """Channels of a head of `head_dim` in the buffers: fused attention takes multiples of 8."""
+    return -(-head_dim // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE
+
+
 class KVPool:
-    """Buffers [slots, kv_heads, capacity, head_dim] of every layer; not safe from several threads at once.
+    """Buffers [slots, kv_heads, capacity, width] of every layer; not safe from several threads at once.
 
     Args:
         layers: of the decoder.
         heads: with keys and values of their own.
-        head_dim: channels of a head.
+        head_dim: channels of a head; see `buffer_width`.
         slots: sequences that fit before the buffers grow, up to `max_slots`.
         capacity: positions of a sequence that fit before the buffers grow, up to `max_capacity`.
     """
@@ -48,7 +55,7 @@ class KVPool:
                 f"{slots} of {max_slots} slots with {capacity} of {max_capacity} positions cannot be; "
                 "each must be at least 1 and at most its limit"
             )
-        self._layers, self._heads, self._head_dim = layers, heads, head_dim
+        self._layers, self._heads, self._width = layers, heads, buffer_width(head_dim)
         self._max_slots, self._max_capacity = max_slots, max_capacity
         self.buffers = self._allocate(slots, capacity)
         self.sequences: list[Sequence] = []
@@ -112,7 +119,7 @@ class KVPool:
         ]
 
     def _allocate(self, slots: int, capacity: int) -> NDArray[np.float32]:
-        shape = (2 * self._layers, slots, self._heads, capacity, self._head_dim)
+        shape = (2 * self._layers, slots, self._heads, capacity, self._width)
         try:
             return np.empty(shape, np.float32)
         except MemoryError:

@@ -218,11 +218,11 @@ class ObservedChunkFlow:
     """Stands before the network of a flow of overlapping chunks and notes its calls, each with the noise it began with.
 
     It also draws that noise, since the record drew fresh noise for every call: `seed` for the first, `seed` + 1 for
-    the second.
+    the second; its frames have `mel_dim` channels.
     """
 
-    def __init__(self, flow: ChunkFlow, calls: Calls, seed: int) -> None:
-        self._network, self._calls, self._seed = flow, calls, seed
+    def __init__(self, flow: ChunkFlow, calls: Calls, seed: int, mel_dim: int) -> None:
+        self._network, self._calls, self._seed, self._mel_dim = flow, calls, seed, mel_dim
 
     def voice(self, inputs: FlowInput) -> Any:
         """See `ChunkFlow`."""
@@ -231,7 +231,7 @@ class ObservedChunkFlow:
     def noise(self, step: int, prompt_frames: int, first: int, frames: int) -> FloatArray:
         """See `ChunkNoise`."""
         generator = torch.Generator().manual_seed(self._seed + step)
-        drawn: FloatArray = torch.randn(1, 80, prompt_frames + frames, generator=generator)[0].numpy().T
+        drawn: FloatArray = torch.randn(1, self._mel_dim, prompt_frames + frames, generator=generator)[0].numpy().T
         return drawn
 
     def sample(

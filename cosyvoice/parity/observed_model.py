@@ -94,7 +94,7 @@ def _observed(
 
 
 def _overlapped(stage: OverlappedFlowStage, calls: Calls, seeds: Seeds) -> OverlappedFlowStage:
-    observed = ObservedChunkFlow(stage.flow, calls, seeds.flow)
+    observed = ObservedChunkFlow(stage.flow, calls, seeds.flow, stage.config.mel_dim)
     return OverlappedFlowStage(observed, stage.config, observed.noise, "released")
 
 
