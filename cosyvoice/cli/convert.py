@@ -52,3 +52,5 @@ def convert(
     typer.echo(f"{out}: {what}{made.precision}, {made.size / 1e6:.0f} MB in {made.files} files")
     for name, value in made.quality.items():
         typer.echo(f"  {name}: {value:.3g} ({_UNITS.get(name, '')})")
+    if made.rounded:
+        typer.echo(f"  note: {made.rounded}")

@@ -33,10 +33,12 @@ from cosyvoice.export.graph import TensorFile
 from cosyvoice.export.hift_graph import build_hift
 from cosyvoice.export.llm_graph import build_llm, quantise_llm
 from cosyvoice.export.quality import compare_stages
+from cosyvoice.export.quantise import as_numbers
 from cosyvoice.export.unet_flow_graph import build_causal_masked_diff, build_masked_diff
 from cosyvoice.export.vocoder_graph import build_vocoder, fold_weight_norm
 from cosyvoice.native.loading import load_native_model
 from cosyvoice.reference.loading import load_reference_model
+from cosyvoice.reference.networks import expected_shapes
 from cosyvoice.voice.store import VoiceStore
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -64,13 +66,15 @@ class Source:
     released: bool
     variant: str = ""
     """Of the language model, in the released layout."""
+    record: Bundle | None = None
+    """Of a bundle."""
 
     @classmethod
     def open(cls, directory: Path, variant: str = "") -> Source:
         """The model in `directory`, in the released layout with the `variant` of the language model, as "rl".
 
-        Raises `ModelError` for a directory without a model or that variant, and for a bundle whose weights are no
-        numbers, `ConfigError` for a variant of another layout.
+        Raises `ModelError` for a directory without a model or that variant, `ConfigError` for a variant of another
+        layout.
         """
         config = read_model_config(directory)
         pickled = detect_generation(directory) is not None
@@ -81,9 +85,7 @@ class Source:
         if not is_bundle(directory):
             return cls(directory, config, config.released or pickled, variant)
         bundle = read_bundle(directory)
-        if not bundle.float_weights:
-            raise ModelError(f"{directory} is quantised already; convert the model that it was made from")
-        return cls(directory, config, bundle.released)
+        return cls(directory, config, bundle.released, record=bundle)
 
     @property
     def _pickled(self) -> bool:
@@ -96,10 +98,23 @@ class Source:
         return self.directory / f"{network}.safetensors"
 
     def weights(self, network: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-        """Weights of `llm`, `flow` or `hift` in the type of the file, and what the file says of them."""
+        """Weights of `llm`, `flow` or `hift` in the type of the file, and what the file says of them.
+
+        Those that are quantised are turned into numbers.
+        """
         path = self.path(network)
         tensors, metadata = (load_state_dict(path), {}) if self._pickled else read_weights(path, dtype=None)
-        return {name: _array(tensor) for name, tensor in tensors.items() if name != UNUSED}, metadata
+        arrays = {name: _array(tensor) for name, tensor in tensors.items() if name != UNUSED}
+        if self.rounded:
+            arrays = as_numbers(arrays, expected_shapes(self.config)[network])
+        return arrays, metadata
+
+    @property
+    def rounded(self) -> dict[str, str]:
+        """Precision of each stage whose weights are quantised."""
+        if self.record is None or self.record.float_weights:
+            return {}
+        return {stage: precision for stage, precision in self.record.stages.items() if precision != "fp32"}
 
     @property
     def speech_tokenizer(self) -> Path:
@@ -159,6 +174,8 @@ def convert(
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (overwrite and is_bundle(out)))):
         raise OutputError(f"{out} is not an empty directory; choose another one")
     opened = Source.open(source, variant)
+    if opened.rounded:
+        raise ModelError(f"{source} is quantised already; convert the model that it was made from")
     say = progress or (lambda stage: None)
     with replacing(out) as fresh:
         copy_frontend(opened, fresh)

@@ -76,6 +76,8 @@ class Converted:
     """Bytes of all files."""
     quality: dict[str, float] = field(default_factory=dict)
     """Measured distances from the source, where the form is one that runs."""
+    rounded: str = ""
+    """What quantised weights of the source lost before, which no form brings back."""
 
 
 def detect_format(directory: Path) -> Format:
@@ -107,7 +109,7 @@ def convert_model(
     """Write the model in `source` as `to` into the directory `out`, complete or not at all.
 
     Args:
-        source: a model directory in any form; of bundles, those in single precision.
+        source: a model directory in any form. Quantised weights of a bundle become the numbers that they stand for.
         out: a directory that does not exist or is empty.
         to: `bundle` for the native engine; `safetensors` for the reference and for training; `gguf`; `pt`, the
             released layout.
@@ -148,7 +150,7 @@ def convert_model(
                 write(fresh / network, stored)
         if to == "pt":
             _released_frontend(opened, fresh)
-    return _converted(out, to, precision or "as in the source")
+    return _converted(out, to, precision or "as in the source", rounded=_rounded(opened))
 
 
 def read_network(source: Source, network: str) -> dict[str, Tensor]:
@@ -170,10 +172,10 @@ def _opened(directory: Path, variant: str = "") -> Source:
 def _to_bundle(
     source: Path, out: Path, precision: str | None, say: Progress, measure: bool, variant: str = ""
 ) -> Converted:
-    if detect_format(source) != "gguf":
+    opened = _opened(source, variant)
+    if detect_format(source) != "gguf" and not opened.rounded:
         record = convert(source, out, _bundle_precision(precision), progress=say, measure=measure, variant=variant)
         return _converted(out, "bundle", record.precision, record.quality)
-    opened = _opened(source, variant)
     llm = read_network(opened, "llm")
     bits = bits_of(llm) if precision is None else set()
     quantised = None
@@ -184,12 +186,13 @@ def _to_bundle(
         quantised = Quantised(runnable_llm(llm), label, kinds, files)
     del llm
     # The reference, which a bundle is measured against, reads numbers.
-    with _beside(out) as expanded:
+    with _beside(out, source.resolve().name) as expanded:
         convert_model(source, expanded, "safetensors", progress=say)
         record = convert(
             expanded, out, _bundle_precision(precision), progress=say, measure=measure, quantised=quantised
         )
-    return _converted(out, "bundle", quantised.kind if quantised else record.precision, record.quality)
+    made = quantised.kind if quantised else record.precision
+    return _converted(out, "bundle", made, record.quality, _rounded(opened))
 
 
 def _bundle_precision(precision: str | None) -> Precision:
@@ -197,15 +200,15 @@ def _bundle_precision(precision: str | None) -> Precision:
 
 
 @contextmanager
-def _beside(out: Path) -> Iterator[Path]:
-    """A directory for what is needed on the way, on the disk of `out`."""
+def _beside(out: Path, name: str) -> Iterator[Path]:
+    """A directory `name` for what is needed on the way, on the disk of `out`."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent)
     except OSError as error:
         raise OutputError(f"{out} cannot be written ({error.strerror}); choose another directory") from None
     try:
-        yield Path(temporary) / out.name
+        yield Path(temporary) / name
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -283,6 +286,22 @@ def _write_text_model(out: Path) -> None:
     write_tensors(out / QWEN_DIRECTORY / "model.safetensors", body, {"format": "pt"})
 
 
-def _converted(out: Path, to: Format, precision: str, quality: Mapping[str, float] | None = None) -> Converted:
+def _rounded(source: Source) -> str:
+    """What the weights of a quantised bundle lost when it was made, in words."""
+    if not source.rounded or source.record is None:
+        return ""
+    stages = ", ".join(f"{stage} {precision}" for stage, precision in source.rounded.items())
+    cost = ", ".join(f"{name} {value:.3g}" for name, value in source.record.quality.items())
+    return (
+        f"the weights of {source.directory.name} were rounded ({stages}) and stay so; "
+        f"{f'its record says what that cost: {cost}' if cost else 'its record does not say what that cost'}; "
+        f"for exact weights convert the model that it was made from ({source.record.source})"
+    )
+
+
+def _converted(
+    out: Path, to: Format, precision: str, quality: Mapping[str, float] | None = None, rounded: str = ""
+) -> Converted:
     files = [path for path in out.rglob("*") if path.is_file()]
-    return Converted(to, precision, len(files), sum(path.stat().st_size for path in files), dict(quality or {}))
+    size = sum(path.stat().st_size for path in files)
+    return Converted(to, precision, len(files), size, dict(quality or {}), rounded)

@@ -7,6 +7,9 @@ levels on it: at four bits a slightly smaller one gives a lower mean squared err
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -87,6 +90,43 @@ def quantised_format(shape: list[int], inputs: int) -> tuple[int, int]:
         f"a quantised tensor of shape {shape} fits no layer of {inputs} inputs; it does not belong to the "
         "configuration beside it, so convert the model again"
     )
+
+
+def as_numbers(
+    weights: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, NDArray[Any]]:
+    """`weights` of a network with every quantised matrix as the numbers that it stands for, in single precision.
+
+    `NAME.q` and `NAME.scales` become `NAME`, whose shape [out, in] is one of `shapes`; all else stays as it is. What
+    quantisation rounded away does not come back.
+
+    Raises `ModelError` for quantised tensors that fit no matrix of `shapes`.
+    """
+    numbers: dict[str, NDArray[Any]] = {}
+    for name, tensor in weights.items():
+        matrix = name.removesuffix(".q")
+        if matrix == name:
+            if not (name.endswith(".scales") and f"{name.removesuffix('.scales')}.q" in weights):
+                numbers[name] = tensor
+            continue
+        shape, scales = shapes.get(matrix, ()), weights.get(f"{matrix}.scales")
+        if len(shape) != 2 or scales is None:
+            raise ModelError(f"{name!r} belongs to no matrix of the configuration beside it; copy the complete bundle")
+        numbers[matrix] = _matrix(tensor, np.asarray(scales, np.float32), shape[1])
+        if numbers[matrix].shape != shape:
+            raise ModelError(
+                f"{name!r} stands for a matrix {numbers[matrix].shape}, the configuration beside it asks for {shape}; "
+                "copy the complete bundle"
+            )
+    return numbers
+
+
+def _matrix(q: NDArray[Any], scales: NDArray[np.float32], inputs: int) -> NDArray[np.float32]:
+    """[out, inputs] of blocks [out, blocks, bytes], or of whole numbers [inputs, out] with one scale an output."""
+    if q.ndim == 2:
+        return np.ascontiguousarray(q.astype(np.float32).T * scales[:, None])
+    bits, _ = quantised_format(list(q.shape), inputs)
+    return dequantise(q, scales, bits, inputs)
 
 
 def _check(bits: int, block: int) -> None:

@@ -151,6 +151,38 @@ def test_a_bundle_becomes_a_released_directory_again(tmp_path: Path) -> None:
         np.testing.assert_allclose(again[name], weight, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("generation", "precision", "to"),
+    [("v1", "int4", "pt"), ("v2", "mixed", "gguf"), ("v3", "int8", "safetensors"), ("v3", "int4", "bundle")],
+)
+def test_a_quantised_bundle_becomes_numbers(tmp_path: Path, generation: str, precision: str, to: Any) -> None:
+    made = convert_model(_model(generation), tmp_path / "bundle", "bundle", precision, measure=False)
+    assert made.rounded == ""
+    weights = load_file(tmp_path / "bundle" / "llm.safetensors")
+    back = convert_model(
+        tmp_path / "bundle", tmp_path / "back", to, "fp32" if to == "gguf" else None, measure=to == "bundle"
+    )
+    assert f"llm {precision}" in back.rounded and "stay so" in back.rounded and "(model)" in back.rounded
+    if to == "bundle":
+        assert back.quality["llm_kl"] < 1e-5, "measured against the numbers that it was made from"
+        assert read_bundle(tmp_path / "back").source == "bundle"
+    for network in ("llm", "flow"):
+        original, restored = _numbers(_model(generation), network), _numbers(tmp_path / "back", network)
+        assert original.keys() == restored.keys()
+        for name, value in restored.items():
+            assert value.shape == original[name].shape
+            off = np.abs(value - original[name]).max() / max(np.abs(original[name]).max(), 1e-9)
+            assert off < 0.25, name
+    quantised = [name.removesuffix(".q") for name in weights if name.endswith(".q")]
+    restored = _numbers(tmp_path / "back", "llm")
+    for name in quantised:
+        q, scales = weights[f"{name}.q"], weights[f"{name}.scales"].astype(np.float32)
+        inputs = restored[name].shape[1]
+        # Of the formats here only that of four bits has 16 bytes a block or fewer in blocks of 32.
+        bits = 4 if q.shape[1] * q.shape[2] < inputs else 8
+        np.testing.assert_array_equal(restored[name], dequantise(q, scales, bits, inputs), err_msg=name)
+
+
 def test_norms_of_other_networks_are_left_alone() -> None:
     weights = {"a.weight": np.ones((2, 3, 4), np.float32)}
     assert unfold_weight_norm(weights).keys() == weights.keys()

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cosyvoice.errors import ConfigError, ModelError
 from cosyvoice.export.quantise import (
+    as_numbers,
     dequantise,
     fitting_block,
     quantisation_error,
@@ -115,3 +116,23 @@ def test_refuses_what_cannot_be_quantised() -> None:
         quantise_linear(np.full((4, 32), np.nan, np.float32), 8, 32)
     with pytest.raises(ModelError, match="fits no layer of 100 inputs"):
         quantised_format([4, 2, 128], 100)
+
+
+def test_numbers_of_a_network() -> None:
+    """Blocks, whole numbers with a scale an output, and what was never quantised."""
+    blocks, plain = random_matrix(6, 40), random_matrix(3, 5, seed=1)
+    q, scales = quantise_linear(blocks, 4, 32)
+    levels = np.arange(10, dtype=np.int8).reshape(5, 2)
+    weights = {"a.weight.q": q, "a.weight.scales": scales, "b.weight": plain, "c.scales": plain[0]}
+    weights |= {"d.weight.q": levels, "d.weight.scales": np.array([0.5, 2.0], np.float32)}
+    numbers = as_numbers(weights, {"a.weight": (6, 40), "b.weight": (3, 5), "d.weight": (2, 5)})
+    assert set(numbers) == {"a.weight", "b.weight", "c.scales", "d.weight"}
+    np.testing.assert_array_equal(numbers["a.weight"], dequantise(q, scales, 4, 40))
+    assert numbers["b.weight"] is plain
+    np.testing.assert_array_equal(numbers["d.weight"], [[0, 1, 2, 3, 4], [2, 6, 10, 14, 18]])
+    with pytest.raises(ModelError, match="belongs to no matrix"):
+        as_numbers(weights, {"a.weight": (6, 40)})
+    with pytest.raises(ModelError, match="fits no layer of 400"):
+        as_numbers(weights, {"a.weight": (6, 400), "d.weight": (2, 5)})
+    with pytest.raises(ModelError, match=r"asks for \(7, 40\)"):
+        as_numbers(weights, {"a.weight": (7, 40), "d.weight": (2, 5)})
