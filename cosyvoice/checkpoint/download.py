@@ -111,6 +111,15 @@ def repository_of(name: str, source: HubName) -> str:
     raise ConfigError(f"no released model {name!r}; {hint} {', '.join(KNOWN)}, and repositories as 'owner/model'")
 
 
+def hub_of(repository: str) -> HubName | None:
+    """The hub that has the repository of a released model under this name; None for any other name.
+
+    Of names that both hubs know it is ModelScope, as in the released implementation.
+    """
+    hubs: tuple[HubName, ...] = ("modelscope", "huggingface")
+    return next((hub for hub in hubs if any(names[hub] == repository for names in KNOWN.values())), None)
+
+
 def download(
     name: str,
     directory: Path | None = None,

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from cosyvoice import load
+from cosyvoice.checkpoint.download import download, hub_of
 from cosyvoice.checkpoint.released import write_spk2info
 from cosyvoice.checkpoint.speakers import SPEAKERS_FILE, write_speakers
 from cosyvoice.cli.frontend import FrontEnd
@@ -48,7 +49,8 @@ class CosyVoice:
     """A model directory of the first generation.
 
     Args:
-        model_dir: the directory.
+        model_dir: the directory, or the repository of a released model (`iic/CosyVoice-300M`), which is downloaded to
+            where `cosyvoice download` puts it unless it is there already.
         load_jit, load_trt, load_vllm, load_onnx: accelerators of the released package. They change no sample, so they
             are passed over with a warning; what makes speech fast here is a bundle (`cosyvoice convert`).
         fp16: accepted and without effect; the reference computes in single precision.
@@ -56,7 +58,8 @@ class CosyVoice:
         compat: "released" brings back what the released code did wrong; see docs/differences.md.
         variant: other weights of the language model, "rl" for `llm.rl.pt`.
 
-    Raises `ModelError` for a directory that is missing, damaged or of another generation.
+    Raises `ModelError` for a directory that is missing, damaged or of another generation, `DownloadError` for a
+    repository that cannot be reached.
     """
 
     generations: ClassVar[tuple[str, ...]] = ("v1",)
@@ -80,8 +83,8 @@ class CosyVoice:
                 "and give the directory of the bundle instead",
                 ", ".join(asked),
             )
-        self.model_dir, self.fp16 = str(model_dir), fp16
-        directory = Path(model_dir)
+        directory = _directory(model_dir)
+        self.model_dir, self.fp16 = str(directory), fp16
         generation = read_model_config(directory).generation
         if generation not in self.generations:
             raise ModelError(
@@ -272,11 +275,21 @@ _CLASSES: dict[str, type[CosyVoice]] = {"v1": CosyVoice, "v2": CosyVoice2, "v3":
 
 
 def AutoModel(model_dir: str | Path, **options: Any) -> CosyVoice:
-    """The class that fits the directory."""
-    directory = Path(model_dir)
+    """The class that fits the directory, or the repository."""
+    directory = _directory(model_dir)
     if not is_bundle(directory) and detect_generation(directory) is None and not (directory / "config.json").is_file():
         raise ModelError(f"{directory} is no model directory; download one with 'cosyvoice download'")
-    return _CLASSES[read_model_config(directory).generation](model_dir, **options)
+    return _CLASSES[read_model_config(directory).generation](directory, **options)
+
+
+def _directory(model_dir: str | Path) -> Path:
+    """`model_dir` itself, or where the repository of that name was downloaded to."""
+    directory = Path(model_dir)
+    hub = None if directory.exists() else hub_of(str(model_dir))
+    if hub is None:
+        return directory
+    _log.info("%s is no directory here; taking it from %s", model_dir, hub)
+    return download(str(model_dir), source=hub).directory
 
 
 def _given(name: str, *candidates: Prompt | None) -> Audio:

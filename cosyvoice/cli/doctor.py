@@ -141,6 +141,29 @@ def _model(directory: Path) -> Iterator[Line]:
     store = VoiceStore(presets=directory / "voices")
     presets, own = store.preset_names(), store.own_names()
     yield Line("voices", Verdict.OK, f"{len(presets)} of the model, {len(own)} of your own in {store.directory}")
+    yield from _speakers(directory)
+
+
+def _speakers(directory: Path) -> Iterator[Line]:
+    """The speakers that a model brings in a table; nothing for a model without one."""
+    from cosyvoice.checkpoint.speakers import SPEAKERS_FILE, read_speakers
+
+    table, released = directory / SPEAKERS_FILE, directory / "spk2info.pt"
+    try:
+        if table.is_file():
+            names = list(read_speakers(table))
+        elif released.is_file():
+            from cosyvoice.checkpoint.released import load_spk2info
+
+            names = list(load_spk2info(released))
+        else:
+            return
+    except ImportError:
+        yield Line("speakers", Verdict.NOTE, f"{released.name} is there, and PyTorch, which reads it, is not installed")
+    except CosyVoiceError as error:
+        yield Line("speakers", Verdict.FAIL, str(error))
+    else:
+        yield Line("speakers", Verdict.OK, f"{len(names)} in {table.name if table.is_file() else released.name}")
 
 
 def _synthesis(directory: Path) -> Line:

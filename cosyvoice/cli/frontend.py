@@ -1,18 +1,19 @@
-"""What programs written for the released package read of `model.frontend`: its table of speakers, and a switch.
+"""What programs written for the released package use of `model.frontend`: its speakers, its pieces of text, a switch.
 
 The table is a view on the voices of a model, so a speaker that a program puts in, takes out or replaces is one that the
-model speaks with from then on. Preparing text and prompts is the business of the engine and has no counterpart here.
+model speaks with from then on. Features of prompts are the business of the engine and have no counterpart here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cosyvoice.engine.frontends import ReleasedTextFrontend
 from cosyvoice.engine.models import CosyVoiceModel
 from cosyvoice.errors import VoiceError
 from cosyvoice.voice.speaker_table import speakers_of_voices, voices_of_speakers
@@ -89,6 +90,23 @@ class FrontEnd:
             table[name] = entries
         self.voices.clear()
         self.voices.update(fresh)
+
+    def text_normalize(
+        self, text: str | Iterable[str], split: bool = True, text_frontend: bool = True
+    ) -> list[str] | list[Iterable[str]] | str:
+        """The pieces that `text` is spoken in, or with `split=False` the whole of it as it is read.
+
+        Text that arrives, and with `text_frontend=False` any text, stays as it is. Raises `TextError` for text that
+        cannot be spoken.
+        """
+        if not isinstance(text, str):
+            return [text]
+        frontend = self.model.stages.text
+        if not text or not text_frontend:
+            return [text] if split else text
+        if split:
+            return frontend.split(text)
+        return frontend.normalise(text) if isinstance(frontend, ReleasedTextFrontend) else text
 
     def speaker(self, name: str) -> Voice:
         """The voice of a speaker. Raises `VoiceError` where there is none."""

@@ -94,13 +94,17 @@ class ReleasedTextFrontend:
             )
         return self._frontend.split(text)
 
+    def normalise(self, text: str) -> str:
+        """The whole of `text` as it is read, numbers and signs spelled out. Raises `TextError` for blanks."""
+        return self._frontend.normalise(text)
+
     def encode(self, text: str) -> list[int]:
         """See `TextFrontend`."""
         return self._tokenizer.encode(text)
 
     def encode_prompt(self, text: str) -> list[int]:
         """See `TextFrontend`. Numbers and signs are read as in `split`."""
-        return self._tokenizer.encode(self._frontend.normalise(text))
+        return self._tokenizer.encode(self.normalise(text))
 
     def count_phones(self, text: str) -> int:
         """An estimate from the characters of `text`; control marks, tags and instructions are not counted."""

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from cosyvoice.checkpoint.download import Downloaded, DownloadLock
+from cosyvoice.cli import cosyvoice as released
 from cosyvoice.cli.cosyvoice import AutoModel, CosyVoice, CosyVoice2, CosyVoice3
-from cosyvoice.errors import AudioError, ConfigError, ModelError, VoiceError
+from cosyvoice.errors import AudioError, ConfigError, ModelError, TextError, VoiceError
 from cosyvoice.export.bundle import convert
 from cosyvoice.utils.common import instruct_list, set_all_random_seed
-from cosyvoice.utils.file_utils import load_wav
+from cosyvoice.utils.file_utils import load_wav, speed_change
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
 WAV = str(PARITY / "wav" / "prompt_24k.wav")
@@ -271,3 +273,40 @@ def test_a_program_in_the_style_of_the_released_servers(models: dict[str, CosyVo
         ]
         assert BUILT_IN in speakers
         assert all(len(as_bytes(outputs)) > 2000 for outputs in requests)
+
+
+def test_a_repository_of_a_released_model_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def download(name: str, source: str) -> Downloaded:
+        asked.append((name, source))
+        return Downloaded(PARITY / "v2" / "model", DownloadLock.model_construct(), ())
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(released, "download", download)
+    assert AutoModel(model_dir="iic/CosyVoice2-0.5B").model_dir == str(PARITY / "v2" / "model")
+    assert CosyVoice2("FunAudioLLM/CosyVoice2-0.5B").sample_rate == 24000
+    assert asked == [("iic/CosyVoice2-0.5B", "modelscope"), ("FunAudioLLM/CosyVoice2-0.5B", "huggingface")]
+    # What might be a path that is not there is never taken for a repository.
+    with pytest.raises(ModelError, match="cosyvoice download"):
+        AutoModel("pretrained_models/CosyVoice2-0.5B")
+    assert len(asked) == 2
+
+
+def test_text_as_the_frontend_prepares_it(models: dict[str, CosyVoice]) -> None:
+    frontend = models["v2"].frontend
+    assert frontend.text_normalize("It is 3 o'clock.", split=False) == "It is three o'clock."
+    pieces = frontend.text_normalize("It is 3 o'clock. " * 30, split=True)
+    assert len(pieces) > 1 and all("three" in piece for piece in pieces)
+    assert frontend.text_normalize("It is 3.", split=True, text_frontend=False) == ["It is 3."]
+    assert frontend.text_normalize("", split=False) == "" and frontend.text_normalize("") == [""]
+    words = iter(["It ", "is."])
+    assert frontend.text_normalize(words)[0] is words
+    with pytest.raises(TextError):
+        frontend.text_normalize("  ")
+
+
+def test_speed_of_samples() -> None:
+    wave = torch.sin(torch.arange(16000) / 10).expand(2, -1)
+    faster, rate = speed_change(wave, 16000, "1.25")
+    assert faster.shape == (2, 12800) and faster.dtype == torch.float32 and rate == 16000

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cosyvoice.checkpoint.released import load_spk2info
 from cosyvoice.cli import doctor
 from cosyvoice.engine.pipeline import TTS
 from cosyvoice.export.bundle import convert
@@ -39,6 +40,22 @@ def test_bundles_are_told_apart(tiny_model_dir: Path, tmp_path: Path) -> None:
     assert "converted for the native engine, fp32" in findings(tmp_path / "bundle")
     (tmp_path / "bundle" / "flow.onnx").write_bytes(b"")
     assert "flow.onnx has 0 bytes" in findings(tmp_path / "bundle")
+
+
+def test_speakers_of_a_table_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def speakers(directory: Path) -> list[tuple[str, str]]:
+        lines = doctor.examine(directory, synthesis=False)
+        return [(line.verdict.value, line.finding) for line in lines if line.topic == "speakers"]
+
+    model = shutil.copytree(Path(__file__).parents[1] / "data" / "parity" / "v3" / "model", tmp_path / "model")
+    count = len(load_spk2info(model / "spk2info.pt"))
+    assert speakers(model) == [("ok", f"{count} in spk2info.pt")]
+    convert(model, tmp_path / "bundle", measure=False)
+    assert speakers(tmp_path / "bundle") == [("ok", f"{count} in speakers.safetensors")]
+    (model / "spk2info.pt").write_bytes(b"none")
+    assert [verdict for verdict, _ in speakers(model)] == ["FAIL"]
+    (model / "spk2info.pt").unlink()
+    assert speakers(model) == []
 
 
 def test_a_model_that_cannot_be_loaded_fails(run: Run, tmp_path: Path) -> None:
