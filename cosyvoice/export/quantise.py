@@ -92,9 +92,7 @@ def quantised_format(shape: list[int], inputs: int) -> tuple[int, int]:
     )
 
 
-def as_numbers(
-    weights: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, NDArray[Any]]:
+def as_numbers(weights: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[Any]]:
     """`weights` of a network with every quantised matrix as the numbers that it stands for, in single precision.
 
     `NAME.q` and `NAME.scales` become `NAME`, whose shape [out, in] is one of `shapes`; all else stays as it is. What

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cosyvoice.errors import ConfigError
+
 TIME_FREQUENCIES = 256
 """Width of the sinusoidal code of the flow time."""
 POSITION_KERNEL = 31
@@ -42,6 +44,8 @@ class CausalConvPositionEmbedding(nn.Module):
 
     def __init__(self, dim: int, groups: int) -> None:
         super().__init__()
+        if dim % groups:
+            raise ConfigError(f"dit.dim is {dim}, which is no multiple of its {groups} groups; choose one that is")
         self.conv1 = nn.Sequential(nn.Conv1d(dim, dim, POSITION_KERNEL, groups=groups), nn.Mish())
         self.conv2 = nn.Sequential(nn.Conv1d(dim, dim, POSITION_KERNEL, groups=groups), nn.Mish())
 

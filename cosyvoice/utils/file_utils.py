@@ -1,4 +1,4 @@
-"""`load_wav` and `speed_change` under the names and with the shapes that programs written for the released package use."""
+"""`load_wav` and `speed_change`, as programs written for the released package know them."""
 
 from __future__ import annotations
 

@@ -21,7 +21,9 @@ def test_length_changes_and_pitch_stays(speed: float) -> None:
     assert len(out) == round(RATE / speed)
     middle = out[len(out) // 4 : -len(out) // 4]
     assert pitch(middle) == pytest.approx(220, abs=4)
-    assert np.abs(middle).max() == pytest.approx(1, abs=0.1) and np.sqrt(np.mean(middle**2)) == pytest.approx(0.707, abs=0.05)
+    assert np.abs(middle).max() == pytest.approx(1, abs=0.1) and np.sqrt(np.mean(middle**2)) == pytest.approx(
+        0.707, abs=0.05
+    )
 
 
 def test_a_burst_lies_where_the_speed_puts_it() -> None:

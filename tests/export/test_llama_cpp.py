@@ -32,9 +32,7 @@ class Body:
     """A GGUF file in llama.cpp."""
 
     def __init__(self, path: Path) -> None:
-        self._model = llama_cpp.llama_model_load_from_file(
-            str(path).encode(), llama_cpp.llama_model_default_params()
-        )
+        self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
         assert self._model, f"llama.cpp does not open {path}"
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_threads, params.n_threads_batch = 64, 1, 1
@@ -91,7 +89,9 @@ def test_llama_cpp_computes_what_the_reference_does(
     convert_model(PARITY / generation / "model", tmp_path / "gguf", "gguf", precision)
     source = Source.open(tmp_path / "gguf")
     network = build_llm(source.config)
-    weights = {name: torch.from_numpy(np.array(numbers(t), np.float32)) for name, t in read_network(source, "llm").items()}
+    weights = {
+        name: torch.from_numpy(np.array(numbers(t), np.float32)) for name, t in read_network(source, "llm").items()
+    }
     assert set(network.load_state_dict(weights, strict=False).missing_keys) <= {"llm.model.lm_head.weight"}
     ids = np.random.default_rng(0).integers(0, source.config.llm.speech_token_size, ROWS)
     with torch.inference_mode():

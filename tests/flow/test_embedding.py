@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from cosyvoice.errors import ConfigError
 from cosyvoice.flow.embedding import CausalConvPositionEmbedding, InputEmbedding, sinusoidal_time
 
 
@@ -34,3 +35,8 @@ def test_input_order_is_mel_prompt_encoder_speaker() -> None:
     embedding.proj.register_forward_hook(lambda _, args, __: seen.append(args[0]))
     assert embedding(x, cond, mu, spks).shape == (1, 4, 8)
     assert torch.equal(seen[0], torch.cat([x, cond, mu, spks.expand(1, 4, 1)], dim=-1))
+
+
+def test_a_width_that_the_groups_do_not_divide() -> None:
+    with pytest.raises(ConfigError, match=r"dit\.dim is 36, which is no multiple of its 16 groups"):
+        CausalConvPositionEmbedding(36, 16)

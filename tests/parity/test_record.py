@@ -1,5 +1,5 @@
-"""Records of a small model of each generation, in dimensions of its own: both engines pass on them, and a changed weight
-does not."""
+"""Records of a small model of each generation, in dimensions of its own: both engines pass on them, and a changed
+weight does not."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_causal_u_net_of_several_levels_is_told(tmp_path: Path) -> None:
     """The reference runs it; in chunks it cannot be run."""
     model = write_odd_model("v2", tmp_path / "model", {"channels: [40]": [24, 40]})
     assert load_reference_model(model).config.flow.unet.channels == (24, 40)
-    with pytest.raises(ConfigError, match="causal U-Net of 2 levels .* use backend='reference'"):
+    with pytest.raises(ConfigError, match=r"causal U-Net of 2 levels .* use backend='reference'"):
         convert_model(model, tmp_path / "bundle", measure=False)
     assert not (tmp_path / "bundle").exists()
 
