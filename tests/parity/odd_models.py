@@ -1,8 +1,8 @@
 """Released directories of dimensions that no other model has: widths, heads, vocabularies, rates, mel bins, chunks.
 
-Made of the small models of each generation: other numbers in their YAML file, random weights of the shapes that these
-ask for. Heads are 12 channels wide, mels have 64 bins, a token of V2 and V3 is three frames, V1 speaks at 16 kHz through a
-U-Net of three levels.
+Made of the small models of each generation: other numbers in their YAML file, and random weights of the shapes that
+these ask for. Heads are 12 channels wide, mels have 64 bins, a token of V2 and V3 is three frames, V1 speaks at 16 kHz
+through a U-Net of three levels.
 """
 
 from __future__ import annotations
