@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,15 +58,47 @@ def fold_names(shapes: Shapes) -> dict[str, tuple[int, ...]]:
     return {name.replace(_V, ".weight"): tuple(shape) for name, shape in shapes.items() if not name.endswith(_G)}
 
 
+def whole_names(shapes: Shapes, expected: Shapes) -> dict[str, tuple[int, ...]]:
+    """Quantised matrices of a bundle under the names and shapes of what they stand for.
+
+    `NAME.q` and `NAME.scales` become `NAME`. Blocks do not tell how much of the last one is filled, so as many inputs as
+    `expected` asks for are believed where the blocks hold them.
+    """
+    whole: dict[str, tuple[int, ...]] = {}
+    for name, shape in shapes.items():
+        matrix = name.removesuffix(".q").removesuffix(".scales")
+        q, scales = shapes.get(f"{matrix}.q"), shapes.get(f"{matrix}.scales")
+        if matrix == name or q is None or scales is None:
+            whole[name] = tuple(shape)
+        elif len(q) == 2:
+            whole[matrix] = (q[1], q[0])
+        else:
+            asked = tuple(expected.get(matrix, ()))
+            most = math.prod(q[1:]) * 2
+            fits = len(asked) == 2 and q[1] == scales[1] and most // 4 <= asked[1] <= most
+            whole[matrix] = (q[0], asked[1] if fits else most)
+    return whole
+
+
+def _folded_like(found: Shapes, expected: Shapes) -> Shapes:
+    """`expected` with the weight norm folded in all layers of which `found` holds the folded weight."""
+    fitted: dict[str, tuple[int, ...]] = {}
+    for name, shape in expected.items():
+        weight = name.replace(_G, ".weight").replace(_V, ".weight")
+        if weight not in found:
+            fitted[name] = shape
+        elif not name.endswith(_G):
+            fitted[weight] = shape
+    return fitted
+
+
 def compare(expected: Shapes, found: Shapes) -> Mismatch:
     """What differs between the tensors of a file and those of a configuration, in the order of the names.
 
-    Weights whose norms are folded fit a network that keeps them apart.
+    Weights whose norms are folded fit layers that keep them apart, and quantised matrices those that they stand for.
     """
-    if any(name.endswith(_V) for name in expected) and not any(name.endswith(_V) for name in found):
-        expected = fold_names(expected)
-    expected = {name: tuple(shape) for name, shape in expected.items() if name not in UNUSED}
-    found = {name: tuple(shape) for name, shape in found.items() if name not in UNUSED}
+    expected = {name: tuple(shape) for name, shape in _folded_like(found, expected).items() if name not in UNUSED}
+    found = {name: shape for name, shape in whole_names(found, expected).items() if name not in UNUSED}
     return Mismatch(
         missing=tuple(sorted(expected.keys() - found.keys())),
         foreign=tuple(sorted(found.keys() - expected.keys())),

@@ -79,10 +79,8 @@ def _directory(path: Path, expected: Expected | None) -> Inspection:
             problems.append(str(error))
     gguf = "llm.gguf" in weights
     kind = "released model" if released else "bundle" if is_bundle(path) else "GGUF model" if gguf else "model"
-    # Quantised weights have names of their own.
-    comparable = bundle is None or bundle.float_weights
     shapes: Mapping[str, Shapes] = {}
-    if expected is not None and comparable:
+    if expected is not None:
         try:
             shapes = expected(config)
         except ConfigError as error:
@@ -121,8 +119,6 @@ def _shapes_beside(path: Path, expected: Expected | None) -> Mapping[str, Shapes
         return {}
     try:
         config = read_model_config(path.parent)
-        if is_bundle(path.parent) and not read_bundle(path.parent).float_weights:
-            return {}
         return expected(config)
     except CosyVoiceError:
         return {}

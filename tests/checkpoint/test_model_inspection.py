@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import cosyvoice
 from cosyvoice.checkpoint.model_inspection import NETWORKS, inspect_path
 from cosyvoice.errors import ModelError
+from cosyvoice.export.bundle import convert
 from cosyvoice.reference.networks import expected_shapes
 
 EMBEDDED_MODEL = Path(cosyvoice.__file__).parent / "pretrained" / "mini"
@@ -71,6 +75,28 @@ def test_a_bundle_is_known() -> None:
     report = inspect_path(EMBEDDED_MODEL, expected_shapes)
     assert {file.name for file in report.files if file.mismatch is not None} == {f"{n}.safetensors" for n in NETWORKS}
     assert (report.kind, report.precision, report.problems) == ("bundle", "fp32", [])
+
+
+@pytest.mark.parametrize(("generation", "precision"), [("v1", "int4"), ("v2", "mixed"), ("v3", "fp32"), ("v3", "int8")])
+def test_bundles_are_compared_under_the_names_that_they_stand_for(
+    tmp_path: Path, generation: str, precision: Any
+) -> None:
+    bundle = tmp_path / "bundle"
+    convert(MODELS / generation / "model", bundle, precision, measure=False)
+    report = inspect_path(bundle, expected_shapes)
+    assert report.problems == [] and all(file.mismatch is not None for file in report.files if file.network)
+    weights = load_file(bundle / "llm.safetensors")
+    gone = next(name for name in sorted(weights, reverse=True) if name.endswith((".q", "layernorm.weight")))
+    kept = {name: value for name, value in weights.items() if name != gone}
+    save_file({**kept, "head.extra": np.zeros(3, np.float32)}, bundle / "llm.safetensors")
+    mismatch = inspect_path(bundle / "llm.safetensors", expected_shapes).files[0].mismatch
+    assert mismatch is not None and mismatch.missing == (gone.removesuffix(".q"),)
+    assert "head.extra" in mismatch.foreign
+    if gone.endswith(".q"):
+        reshaped = {**weights, gone: weights[gone][:-1].copy()}
+        save_file(reshaped, bundle / "llm.safetensors")
+        mismatch = inspect_path(bundle / "llm.safetensors", expected_shapes).files[0].mismatch
+        assert mismatch is not None and mismatch.misshapen == (gone.removesuffix(".q"),)
 
 
 def test_what_is_nothing_known_is_refused(tmp_path: Path) -> None:

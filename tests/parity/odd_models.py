@@ -84,7 +84,8 @@ def write_odd_model(generation: str, directory: Path, changes: dict[str, object]
         torch.save(weights, directory / f"{network}.pt")
     # Of speakers with a reference only the embedding fits another vocabulary.
     speakers = load_spk2info(directory / "spk2info.pt")
-    torch.save({name: {"embedding": each["embedding"]} for name, each in speakers.items()}, directory / "spk2info.pt")
+    known = {name: {"embedding": each["embedding"]} for name, each in speakers.items() if "embedding" in each}
+    torch.save(known, directory / "spk2info.pt")
     return directory
 
 
