@@ -61,8 +61,8 @@ def fold_names(shapes: Shapes) -> dict[str, tuple[int, ...]]:
 def whole_names(shapes: Shapes, expected: Shapes) -> dict[str, tuple[int, ...]]:
     """Quantised matrices of a bundle under the names and shapes of what they stand for.
 
-    `NAME.q` and `NAME.scales` become `NAME`. Blocks do not tell how much of the last one is filled, so as many inputs as
-    `expected` asks for are believed where the blocks hold them.
+    `NAME.q` and `NAME.scales` become `NAME`. Blocks do not tell how much of the last one is filled, so as many inputs
+    as `expected` asks for are believed where the blocks hold them.
     """
     whole: dict[str, tuple[int, ...]] = {}
     for name, shape in shapes.items():
