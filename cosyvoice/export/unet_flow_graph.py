@@ -12,7 +12,7 @@ from cosyvoice.export.flow_layers import Layers
 from cosyvoice.export.graph import GraphBuilder, TensorFile
 from cosyvoice.export.unet_graph import UNetGraph, group_norm
 from cosyvoice.native.chunked_flow import GRAPHS
-from cosyvoice.native.unet import ENCODER, ESTIMATOR
+from cosyvoice.native.unet import ENCODER, ESTIMATOR, cache_layout
 from cosyvoice.native.upsample_encoder import AHEAD_CONTEXT, up_context
 
 _LEAKY_SLOPE = 0.01
@@ -64,8 +64,10 @@ def build_causal_masked_diff(tensors: TensorFile, config: CausalMaskedDiffConfig
     Outputs: mu [1, frames, mel_dim], next_behind, next_upsampled, and the keys and values of `ConformerGraph`. The
     estimator is that of `UNetGraph`, for each type of cache.
 
-    Raises `ModelError` where a tensor is missing.
+    Raises `ModelError` where a tensor is missing, `ConfigError` for a U-Net that cannot be run in chunks.
     """
+    # Refuses what the engine could not load, before anything is written.
+    cache_layout(config.unet)
     width, ratio = config.encoder.output_size, config.token_mel_ratio
     graph = GraphBuilder("flow_encoder", tensors)
     layers = Layers(tensors, graph, "encoder.")
