@@ -23,13 +23,15 @@ from cosyvoice.engine.stages import FloatArray, FlowInput, TokenChunk
 from cosyvoice.errors import ConfigError, GenerationError, VoiceError
 from cosyvoice.native.flow_cache import ContextLimit, EvaluationCache, FlowContext, PromptCache
 from cosyvoice.native.noise import released_start_noise
-from cosyvoice.native.runtime import Runtime, run
+from cosyvoice.native.runtime import Engine, run
 from cosyvoice.native.solver import FlowOptions, SolverPlan, solve
 
 CacheType = Literal["float32", "float16"]
 WEIGHTS = "flow.safetensors"
 GRAPHS: dict[str, str] = {"float32": "flow.onnx", "float16": "flow_half_cache.onnx"}
 """The estimator for each type of cached keys and values."""
+PLAIN_GRAPHS: dict[str, str] = {"float32": "flow_plain.onnx", "float16": "flow_plain_half_cache.onnx"}
+"""The same in operations of the ONNX standard, for engines besides ONNX Runtime."""
 PROMPT_CACHE_BYTES = 256 * 2**20
 
 
@@ -95,7 +97,7 @@ class ChunkedFlowStage(ABC):
         config: its flow.
         chunk_frames: mel frames of an attention chunk.
         layout: of the estimator's caches.
-        runtime: makes the session.
+        engine: makes the session.
         options: how the flow is sampled.
         max_context: mel frames of context that a chunk attends to; None: all, as the reference does. Else memory and
             the cost of a chunk stay within a bound, and the result is an approximation: the beginning of the prompt,
@@ -113,7 +115,7 @@ class ChunkedFlowStage(ABC):
         config: FlowConfig | CausalMaskedDiffConfig,
         chunk_frames: int,
         layout: CacheLayout,
-        runtime: Runtime,
+        engine: Engine,
         options: FlowOptions | None,
         max_context: int | None,
         cache_type: CacheType,
@@ -133,7 +135,7 @@ class ChunkedFlowStage(ABC):
         self._layout = layout
         self._max_context = max_context
         self._cache_type = np.dtype(cache_type)
-        self._session = runtime.session(Path(directory) / GRAPHS[cache_type])
+        self._session = engine.session(Path(directory) / (PLAIN_GRAPHS if engine.plain else GRAPHS)[cache_type])
         self._noise = released_start_noise(config.mel_dim).T if noise is None else np.asarray(noise, np.float32)
         self._prompts = PromptCache(prompt_cache_bytes)
         states = [f"conv{index + 1}" for index in range(len(layout.convolutions))]
