@@ -32,7 +32,8 @@ GRAPHS: dict[str, str] = {"float32": "flow.onnx", "float16": "flow_half_cache.on
 """The estimator for each type of cached keys and values."""
 PLAIN_GRAPHS: dict[str, str] = {"float32": "flow_plain.onnx", "float16": "flow_plain_half_cache.onnx"}
 """The same in operations of the ONNX standard, for engines besides ONNX Runtime."""
-PROMPT_CACHE_BYTES = 256 * 2**20
+PROMPT_CACHE_BYTES = 288 * 2**20
+"""Enough for a voice of three and a half seconds in the released geometry, in half precision."""
 
 
 class Voice(Protocol):

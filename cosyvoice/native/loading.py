@@ -29,8 +29,8 @@ from cosyvoice.native.vocoder import NativeVocoderStage
 CONTEXT_FRAMES = 500
 """Mel frames, ten seconds with the reference, that a frame of a stream attends to. Cost and memory of a chunk stay flat
 beyond that; a piece of text that fits into it is exact."""
-CONTEXT_BYTES = 640 << 20
-"""Memory for the flow's cache of one stream. The released geometry comes to its end after seven seconds."""
+CONTEXT_BYTES = 520 << 20
+"""Memory for the flow's cache of one stream. The released geometry comes to its end after six seconds."""
 SINGLE_PRECISION_RATE = 32 << 20
 """Bytes a second of speech up to which the flow's cache is kept in single precision."""
 
