@@ -22,7 +22,7 @@ from cosyvoice.native.llm import NativeLLMStage
 from cosyvoice.native.masked_diff import NativeMaskedDiffStage
 from cosyvoice.native.noise import PeriodicNoise, ReleasedNoise, SourceNoise
 from cosyvoice.native.openvino import OpenVINO
-from cosyvoice.native.runtime import Engine, Runtime
+from cosyvoice.native.runtime import Engine, Runtime, return_free_memory
 from cosyvoice.native.solver import FlowOptions, SolverPlan
 from cosyvoice.native.vocoder import NativeVocoderStage
 
@@ -77,6 +77,7 @@ def load_native_model(
         concurrent=runtime.threads > 2,
         description={**runtime.description, **_description(engine), "precision": bundle.precision},
     )
+    return_free_memory()
     return model_of(config, stages)
 
 
