@@ -9,7 +9,6 @@ one. Half precision halves that, evaluations without guidance halve theirs, and 
 from __future__ import annotations
 
 import math
-import mmap
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -134,17 +133,17 @@ def _forked(entry: EvaluationCache, kept: int, held: int) -> EvaluationCache:
 def _joined(held: Sequence[Cached], new: Sequence[Cached]) -> tuple[Cached, ...]:
     """`new` behind `held` along the frames.
 
-    All arrays lie in one mapping of memory, which goes back to the system when the last of them is dropped: between
-    many arrays of growing sizes the heap keeps gaps of almost as much memory as they take.
+    All arrays lie in one block of memory, large enough for the system to take it back when the last of them is dropped:
+    between many arrays of growing sizes the heap keeps gaps of almost as much memory as they take.
     """
     shapes = [
         (*old.shape[:2], old.shape[2] + array.shape[2], old.shape[3]) for old, array in zip(held, new, strict=True)
     ]
     sizes = [math.prod(shape) * array.itemsize for shape, array in zip(shapes, new, strict=True)]
-    memory = mmap.mmap(-1, max(sum(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes), 1))
+    memory = np.empty(sum(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes), np.uint8)
     joined, offset = [], 0
     for shape, size, old, array in zip(shapes, sizes, held, new, strict=True):
-        both: Cached = np.frombuffer(memory, array.dtype, math.prod(shape), offset).reshape(shape)
+        both: Cached = memory[offset : offset + size].view(array.dtype).reshape(shape)
         both[:, :, : old.shape[2]] = old
         both[:, :, old.shape[2] :] = array
         joined.append(both)
