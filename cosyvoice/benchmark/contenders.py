@@ -18,9 +18,9 @@ from cosyvoice.errors import ConfigError
 from cosyvoice.native.solver import FlowOptions
 
 REFERENCE = "reference"
+DEFAULT_ENGINE = "onnxruntime"
 ENGINES: Mapping[str, FlowOptions] = {
-    "auto": FlowOptions(),
-    "onnxruntime": FlowOptions(engine="onnxruntime"),
+    "onnxruntime": FlowOptions(),
     "openvino": FlowOptions(engine="openvino"),
     "openvino-bf16": FlowOptions(engine="openvino", arithmetic="bfloat16"),
 }
@@ -32,10 +32,10 @@ class Contender:
     """A model directory and what runs it."""
 
     name: str
-    """`reference`, or the precision of a bundle, and an engine if one was chosen."""
+    """`reference`, or the precision of a bundle, and another engine of the flow than the usual one."""
     backend: Literal["native", "reference"]
     directory: Path
-    engine: str = "auto"
+    engine: str = DEFAULT_ENGINE
     """Of the flow, one of `ENGINES`."""
 
     def load(self, threads: int) -> TTS:
@@ -83,11 +83,11 @@ def check_precisions(model: Path, precisions: Sequence[str]) -> list[Precision]:
 
 
 def check_engines(engines: Sequence[str]) -> list[str]:
-    """`engines`, each once; without any "auto". Raises `ConfigError` for one that does not exist."""
+    """`engines`, each once; without any ONNX Runtime. Raises `ConfigError` for one that does not exist."""
     unknown = [engine for engine in engines if engine not in ENGINES]
     if unknown:
         raise ConfigError(f"no engine {unknown[0]!r}; choose from {', '.join(ENGINES)}")
-    return list(dict.fromkeys(engines)) or ["auto"]
+    return list(dict.fromkeys(engines)) or [DEFAULT_ENGINE]
 
 
 def find_field(
@@ -95,7 +95,7 @@ def find_field(
     precisions: Sequence[Precision],
     folder: Path,
     say: Say | None = None,
-    engines: Sequence[str] = ("auto",),
+    engines: Sequence[str] = (DEFAULT_ENGINE,),
 ) -> Field:
     """The contenders of `model`, every precision with each of the `engines` of the flow, converted into `folder` where
     that is needed.
@@ -117,7 +117,7 @@ def find_field(
     for precision in precisions:
         directory = _bundle(model, precision, folder, say)
         for engine in engines:
-            name = precision if engine == "auto" else f"{precision} {engine}"
+            name = precision if engine == DEFAULT_ENGINE else f"{precision} {engine}"
             contenders.append(Contender(name, "native", directory, engine))
     return Field(tuple(contenders), tuple(notes))
 

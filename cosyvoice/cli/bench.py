@@ -45,9 +45,8 @@ def bench(
     engine: Annotated[
         list[str] | None,
         typer.Option(
-            help="What runs the flow: onnxruntime, openvino (needs cosyvoice[openvino]) or openvino-bf16; repeatable. "
-            "That which would be chosen, otherwise.",
-            show_default=False,
+            help="What runs the flow: onnxruntime, openvino (needs cosyvoice[openvino]) or openvino-bf16; repeatable.",
+            show_default="onnxruntime",
         ),
     ] = None,
     out: Annotated[

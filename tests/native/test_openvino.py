@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from cosyvoice.benchmark.random_model import geometry, random_weights
+import cosyvoice
+from cosyvoice.benchmark.random_model import geometry, random_weights, write_random_model
 from cosyvoice.config.bundle import Bundle
 from cosyvoice.config.model import DiTConfig, FlowConfig, MaskedDiffConfig
 from cosyvoice.engine.stages import FlowInput, TokenChunk
@@ -20,16 +22,14 @@ from cosyvoice.export.graph import TensorFile
 from cosyvoice.native.chunked_flow import PLAIN_GRAPHS, CacheType
 from cosyvoice.native.flow import NativeFlowStage
 from cosyvoice.native.flow_engine import flow_engine
-from cosyvoice.native.openvino import GROUP, OpenVINO, is_installed, multiplies_bfloat16
+from cosyvoice.native.openvino import GROUP, OpenVINO, multiplies_bfloat16
 from cosyvoice.native.runtime import Engine, Runtime, run
 from cosyvoice.native.solver import Arithmetic, FlowOptions
 
-needs_openvino = pytest.mark.skipif(not is_installed(), reason="OpenVINO is not installed")
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
 TINY = geometry("tiny")
 DIT = DiTConfig(dim=GROUP, depth=2, heads=2, dim_head=16, static_chunk_size=10)
 CONFIG = TINY.flow.model_copy(update={"dit": DIT}) if isinstance(TINY.flow, FlowConfig) else FlowConfig(dit=DIT)
-LARGE = FlowConfig()
-WITH_GRAPHS = dict.fromkeys(PLAIN_GRAPHS.values(), 0)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,11 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         save_file({name: np.ascontiguousarray(array) for name, array in kept.items()}, directory / "flow.safetensors")
         build_flow(TensorFile(directory / "flow.safetensors"), CONFIG, directory)
     return made
+
+
+@pytest.fixture(scope="module")
+def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random_model("tiny", tmp_path_factory.mktemp("random") / "tiny")
 
 
 def speak(directory: Path, engine: Engine, cache: CacheType = "float32", masks: bool = True) -> np.ndarray:
@@ -115,19 +120,15 @@ def test_missing_and_damaged_graphs_and_wrong_inputs(directories: dict[str, Path
 
 def test_asked_for_without_being_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.setattr("cosyvoice.native.flow_engine.is_installed", lambda: False)
-    for options in (FlowOptions(engine="openvino"), FlowOptions(arithmetic="bfloat16")):
-        with pytest.raises(MissingDependencyError, match=r"cosyvoice\[openvino\]"):
-            flow_engine(options, LARGE, Bundle(), Runtime(1))
-    bundle = Bundle(stages={"flow": "int8"}, files=WITH_GRAPHS)
-    assert isinstance(flow_engine(FlowOptions(), LARGE, bundle, Runtime(1)), Runtime)
+    with pytest.raises(MissingDependencyError, match=r"cosyvoice\[openvino\]"):
+        flow_engine(FlowOptions(engine="openvino"), FlowConfig(), Bundle(), Runtime(1))
 
 
 def test_settings_that_do_not_fit() -> None:
     for options, config, problem in (
-        (FlowOptions(engine="tensorrt"), LARGE, "engine of the flow"),  # type: ignore[arg-type]
-        (FlowOptions(arithmetic="float8"), LARGE, "arithmetic of the flow"),  # type: ignore[arg-type]
-        (FlowOptions(engine="onnxruntime", arithmetic="bfloat16"), LARGE, "no bfloat16"),
+        (FlowOptions(engine="tensorrt"), FlowConfig(), "engine of the flow"),  # type: ignore[arg-type]
+        (FlowOptions(arithmetic="float8"), FlowConfig(), "arithmetic of the flow"),  # type: ignore[arg-type]
+        (FlowOptions(engine="onnxruntime", arithmetic="bfloat16"), FlowConfig(), "no bfloat16"),
         (FlowOptions(engine="openvino"), MaskedDiffConfig(), "V3 models only"),
     ):
         with pytest.raises(ConfigError, match=problem):
@@ -135,22 +136,24 @@ def test_settings_that_do_not_fit() -> None:
 
 
 @needs_openvino
-def test_what_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    quantised = Bundle(stages={"flow": "int8"}, files=WITH_GRAPHS)
-    for native in (True, False):
-        monkeypatch.setattr("cosyvoice.native.flow_engine.multiplies_bfloat16", lambda native=native: native)
-        chosen = flow_engine(FlowOptions(), LARGE, quantised, Runtime(1))
-        assert isinstance(chosen, OpenVINO if native else Runtime)
-        asked = flow_engine(FlowOptions(engine="openvino"), LARGE, quantised, Runtime(1))
-        assert isinstance(asked, OpenVINO) and asked.arithmetic == ("bfloat16" if native else "float32")
-    monkeypatch.setattr("cosyvoice.native.flow_engine.multiplies_bfloat16", lambda: True)
-    exact = flow_engine(FlowOptions(engine="openvino"), LARGE, Bundle(files=WITH_GRAPHS), Runtime(1))
-    assert isinstance(exact, OpenVINO) and exact.arithmetic == "float32"
-    for config, bundle in (
-        (LARGE, Bundle(files=WITH_GRAPHS)),
-        (CONFIG, quantised),
-        (LARGE, quantised.model_copy(update={"files": {}})),
-        (MaskedDiffConfig(), quantised),
-    ):
-        assert isinstance(flow_engine(FlowOptions(), config, bundle, Runtime(1)), Runtime)
+@pytest.mark.parametrize("native", [True, False])
+def test_what_is_chosen(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    monkeypatch.setattr("cosyvoice.native.flow_engine.multiplies_bfloat16", lambda: native)
+
+    def chosen(options: FlowOptions, precision: str) -> str:
+        engine = flow_engine(options, FlowConfig(), Bundle(stages={"flow": precision}), Runtime(1))
+        return engine.arithmetic if isinstance(engine, OpenVINO) else "onnxruntime"
+
+    assert chosen(FlowOptions(), "int8") == "onnxruntime"
+    asked = FlowOptions(engine="openvino")
+    assert chosen(asked, "int8") == ("bfloat16" if native else "float32") and chosen(asked, "fp32") == "float32"
+    assert chosen(FlowOptions(engine="openvino", arithmetic="bfloat16"), "fp32") == "bfloat16"
+
+
+@needs_openvino
+def test_a_bundle_speaks_through_it_and_says_so(random_bundle: Path) -> None:
+    tts = cosyvoice.load(random_bundle, threads=1, flow=FlowOptions(engine="openvino"))
+    assert tts.model.stages.description["flow"].startswith("OpenVINO 20")
+    stage = tts.model.stages.flow
+    assert isinstance(stage, NativeFlowStage) and len(say(stage)) == 40
     assert isinstance(multiplies_bfloat16(), bool)
