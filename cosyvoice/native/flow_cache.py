@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosyvoice.engine.stages import FloatArray
+from cosyvoice.native.memory import mapped
 
 _ALIGNMENT = 64
 Cached = NDArray[Any]
@@ -133,14 +134,14 @@ def _forked(entry: EvaluationCache, kept: int, held: int) -> EvaluationCache:
 def _joined(held: Sequence[Cached], new: Sequence[Cached]) -> tuple[Cached, ...]:
     """`new` behind `held` along the frames.
 
-    All arrays lie in one block of memory, large enough for the system to take it back when the last of them is dropped:
-    between many arrays of growing sizes the heap keeps gaps of almost as much memory as they take.
+    All arrays lie in one block of memory, outside of the heap: between many arrays of growing sizes it keeps gaps of
+    almost as much memory as they take.
     """
     shapes = [
         (*old.shape[:2], old.shape[2] + array.shape[2], old.shape[3]) for old, array in zip(held, new, strict=True)
     ]
     sizes = [math.prod(shape) * array.itemsize for shape, array in zip(shapes, new, strict=True)]
-    memory = np.empty(sum(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes), np.uint8)
+    memory = mapped(sum(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes))
     joined, offset = [], 0
     for shape, size, old, array in zip(shapes, sizes, held, new, strict=True):
         both: Cached = memory[offset : offset + size].view(array.dtype).reshape(shape)

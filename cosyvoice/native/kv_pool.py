@@ -8,15 +8,13 @@ only reserved: the system gives it out when it is first written.
 from __future__ import annotations
 
 import math
-import mmap
-import sys
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cosyvoice.errors import ConfigError, GenerationError
+from cosyvoice.native.memory import mapped
 
 
 @dataclass(eq=False)
@@ -117,7 +115,7 @@ class KVPool:
     def _allocate(self, slots: int, capacity: int) -> NDArray[np.float32]:
         shape = (2 * self._layers, slots, self._heads, capacity, self._head_dim)
         try:
-            return _reserved(shape)
+            return mapped(4 * math.prod(shape)).view(np.float32).reshape(shape)
         except (MemoryError, OSError, OverflowError):
             raise GenerationError(
                 f"out of memory for {slots} sequences of {capacity} positions; speak shorter pieces, or fewer at once"
@@ -130,14 +128,3 @@ class KVPool:
             grown[:, slot, :, :length] = self.buffers[:, slot, :, :length]
         self.buffers = grown
         self.generation += 1
-
-
-def _reserved(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """An array of undefined numbers that takes memory page by page, as it is written."""
-    if sys.platform != "linux":
-        return np.empty(shape, np.float32)
-    memory = mmap.mmap(-1, 4 * math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    # NumPy asks for huge pages: the first position of each layer would take two megabytes.
-    with suppress(OSError):
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(memory, np.float32).reshape(shape)

@@ -20,9 +20,10 @@ from cosyvoice.native.flow_engine import flow_engine
 from cosyvoice.native.hift import NativeHiFTStage
 from cosyvoice.native.llm import NativeLLMStage
 from cosyvoice.native.masked_diff import NativeMaskedDiffStage
+from cosyvoice.native.memory import return_free_memory
 from cosyvoice.native.noise import PeriodicNoise, ReleasedNoise, SourceNoise
 from cosyvoice.native.openvino import OpenVINO
-from cosyvoice.native.runtime import Engine, Runtime, return_free_memory
+from cosyvoice.native.runtime import Engine, Runtime
 from cosyvoice.native.solver import FlowOptions, SolverPlan
 from cosyvoice.native.vocoder import NativeVocoderStage
 

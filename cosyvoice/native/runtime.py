@@ -6,9 +6,7 @@ would take the cores from the others. Work that falls into independent parts run
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -28,16 +26,6 @@ T = TypeVar("T")
 def available_threads() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def return_free_memory() -> None:
-    """Give memory that was freed back to the system, where the C library keeps it: after loading, the bytes of weights
-    that sessions hold in other layouts."""
-    if sys.platform == "linux":
-        try:
-            ctypes.CDLL(None).malloc_trim(0)
-        except (OSError, AttributeError):
-            return  # another C library than glibc, which has nothing of the kind
 
 
 class Session(Protocol):
