@@ -22,6 +22,7 @@ from cosyvoice.config.model import CausalMaskedDiffConfig, FlowConfig
 from cosyvoice.engine.stages import FloatArray, FlowInput, TokenChunk
 from cosyvoice.errors import ConfigError, GenerationError, VoiceError
 from cosyvoice.native.flow_cache import ContextLimit, EvaluationCache, FlowContext, PromptCache
+from cosyvoice.native.memory import return_free_memory
 from cosyvoice.native.noise import released_start_noise
 from cosyvoice.native.runtime import Engine, run
 from cosyvoice.native.solver import FlowOptions, SolverPlan, solve
@@ -276,6 +277,8 @@ class ChunkedFlowStage(ABC):
         context = FlowContext(self._start_context(), ContextLimit.of(self._max_context, self._chunk, stable))
         for first in range(0, stable, self._chunk):
             self._sample(voice, voice.tokens, first, first + self._chunk, context, keep=True)
+        # Once for a voice: what the runs have left is as large as what is kept of them.
+        return_free_memory()
         return context
 
     def _sample(
