@@ -35,6 +35,8 @@ PLAIN_GRAPHS: dict[str, str] = {"float32": "flow_plain.onnx", "float16": "flow_p
 """The same in operations of the ONNX standard, for engines besides ONNX Runtime."""
 PROMPT_CACHE_BYTES = 288 * 2**20
 """Enough for a voice of three and a half seconds in the released geometry, in half precision."""
+LARGE_CONTEXT = 64 * 2**20
+"""Bytes of a stream's cache from which the heap is tidied after every chunk: small models have nothing to gain."""
 
 
 class Voice(Protocol):
@@ -259,6 +261,9 @@ class ChunkedFlowStage(ABC):
             follows = end < frames or self._is_final(end, len(tokens))
             keep = follows and end - first == self._chunk
             parts.append(self._sample(state.voice, tokens, first, end, context, keep))
+        if context.nbytes > LARGE_CONTEXT:
+            # What the runs leave in the heap is a third of what is kept of them.
+            return_free_memory()
         return start, np.concatenate(parts)
 
     def _is_final(self, frames: int, tokens: int) -> bool:
@@ -277,8 +282,6 @@ class ChunkedFlowStage(ABC):
         context = FlowContext(self._start_context(), ContextLimit.of(self._max_context, self._chunk, stable))
         for first in range(0, stable, self._chunk):
             self._sample(voice, voice.tokens, first, first + self._chunk, context, keep=True)
-        # Once for a voice: what the runs have left is as large as what is kept of them.
-        return_free_memory()
         return context
 
     def _sample(
