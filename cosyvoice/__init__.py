@@ -95,14 +95,15 @@ def load(
             PyTorch; `auto` takes the native engine for bundles and the reference for everything else.
         threads: of one operation; None uses all cores.
         device: where the networks of the reference run, as PyTorch names it.
-        flow: solver, steps and guidance of the native flow; None takes those of the model.
+        flow: solver, steps, guidance and engine of the native flow; None takes those of the model.
         compat: `released` brings back what the released code did wrong around its models, for comparison; see
             docs/differences.md.
         variant: other weights of the language model that a released directory brings, "rl" for `llm.rl.pt`; a bundle
             is made of one of them (`cosyvoice convert --variant rl`).
 
     Raises `ModelError` for files that are missing or damaged, `ConfigError` for settings that this version
-    does not know or that do not fit together, `MissingDependencyError` where the reference lacks PyTorch.
+    does not know or that do not fit together, `MissingDependencyError` where the reference lacks PyTorch, or
+    the flow the engine that was asked for.
     """
     from cosyvoice.config.bundle import is_bundle
     from cosyvoice.engine.compat import check_compat

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,8 +15,16 @@ from cosyvoice.config.bundle import PRECISIONS, Precision, is_bundle, read_bundl
 from cosyvoice.config.released import read_model_config
 from cosyvoice.engine.pipeline import TTS
 from cosyvoice.errors import ConfigError
+from cosyvoice.native.solver import FlowOptions
 
 REFERENCE = "reference"
+DEFAULT_ENGINE = "onnxruntime"
+ENGINES: Mapping[str, FlowOptions] = {
+    "onnxruntime": FlowOptions(),
+    "openvino": FlowOptions(engine="openvino"),
+    "openvino-bf16": FlowOptions(engine="openvino", arithmetic="bfloat16"),
+}
+"""What may run the flow."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +32,16 @@ class Contender:
     """A model directory and what runs it."""
 
     name: str
-    """`reference`, or the precision of a bundle."""
+    """`reference`, or the precision of a bundle, and another engine of the flow than the usual one."""
     backend: Literal["native", "reference"]
     directory: Path
+    engine: str = DEFAULT_ENGINE
+    """Of the flow, one of `ENGINES`."""
 
     def load(self, threads: int) -> TTS:
         """The model; raises `ModelError` where it is damaged."""
-        return cosyvoice.load(self.directory, backend=self.backend, threads=threads)
+        flow = ENGINES[self.engine] if self.backend == "native" else None
+        return cosyvoice.load(self.directory, backend=self.backend, threads=threads, flow=flow)
 
 
 @dataclass(frozen=True)
@@ -71,8 +82,23 @@ def check_precisions(model: Path, precisions: Sequence[str]) -> list[Precision]:
     return wanted or [own]
 
 
-def find_field(model: Path, precisions: Sequence[Precision], folder: Path, say: Say | None = None) -> Field:
-    """The contenders of `model`, converted into `folder` where that is needed.
+def check_engines(engines: Sequence[str]) -> list[str]:
+    """`engines`, each once; without any ONNX Runtime. Raises `ConfigError` for one that does not exist."""
+    unknown = [engine for engine in engines if engine not in ENGINES]
+    if unknown:
+        raise ConfigError(f"no engine {unknown[0]!r}; choose from {', '.join(ENGINES)}")
+    return list(dict.fromkeys(engines)) or [DEFAULT_ENGINE]
+
+
+def find_field(
+    model: Path,
+    precisions: Sequence[Precision],
+    folder: Path,
+    say: Say | None = None,
+    engines: Sequence[str] = (DEFAULT_ENGINE,),
+) -> Field:
+    """The contenders of `model`, every precision with each of the `engines` of the flow, converted into `folder` where
+    that is needed.
 
     A conversion that `folder` holds already is used again if its source has not changed. Without PyTorch, or
     for a bundle whose weights are quantised, there is no reference, which a note says.
@@ -89,7 +115,10 @@ def find_field(model: Path, precisions: Sequence[Precision], folder: Path, say: 
     else:
         contenders.append(Contender(REFERENCE, "reference", model))
     for precision in precisions:
-        contenders.append(Contender(precision, "native", _bundle(model, precision, folder, say)))
+        directory = _bundle(model, precision, folder, say)
+        for engine in engines:
+            name = precision if engine == DEFAULT_ENGINE else f"{precision} {engine}"
+            contenders.append(Contender(name, "native", directory, engine))
     return Field(tuple(contenders), tuple(notes))
 
 

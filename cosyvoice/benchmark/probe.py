@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,11 @@ def cold_start(contender: Contender, threads: int) -> None:
 
 
 def _start(contender: Contender, threads: int, **order: Any) -> subprocess.Popen[str]:
+    from cosyvoice.benchmark.contenders import ENGINES
+
     order |= {"directory": str(contender.directory), "backend": contender.backend, "threads": threads}
+    if contender.backend == "native":
+        order["flow"] = asdict(ENGINES[contender.engine])
     command = [sys.executable, "-m", "cosyvoice.benchmark.probe", json.dumps(order)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -66,7 +71,8 @@ def _main(order: dict[str, Any]) -> None:
     import cosyvoice
 
     directory, threads = Path(order["directory"]), order["threads"]
-    tts = cosyvoice.load(directory, backend=order["backend"], threads=threads)
+    flow = cosyvoice.FlowOptions(**order["flow"]) if "flow" in order else None
+    tts = cosyvoice.load(directory, backend=order["backend"], threads=threads, flow=flow)
     if order["order"] == "cold":
         next(tts.stream(SENTENCE, seed=1))
         sys.stdout.write(f"{FIRST_AUDIO}\n")

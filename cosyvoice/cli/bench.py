@@ -42,6 +42,13 @@ def bench(
             help="fp32, int8, int4 or mixed; repeatable. That of the bundle, or fp32, otherwise.", show_default=False
         ),
     ] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What runs the flow: onnxruntime, openvino (needs cosyvoice[openvino]) or openvino-bf16; repeatable.",
+            show_default="onnxruntime",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for bench.json, bench.md and plots.", show_default=False),
@@ -82,7 +89,7 @@ def bench(
             _make_folder(folder)
     notes = Console(stderr=True)
     with _folder_for_models(models, out) as kept, notes.status("starting") as status:
-        results = _measure(model, random, precision or [], plan, kept, _progress(notes, status.update))
+        results = _measure(model, random, precision or [], engine or [], plan, kept, _progress(notes, status.update))
     if out is not None:
         _write(results, out, notes)
     from cosyvoice.benchmark.report import print_results
@@ -92,13 +99,20 @@ def bench(
 
 
 def _measure(
-    model: Path | None, random: str | None, precision: list[str], plan: Plan, folder: Path, say: Callable[[str], None]
+    model: Path | None,
+    random: str | None,
+    precision: list[str],
+    engine: list[str],
+    plan: Plan,
+    folder: Path,
+    say: Callable[[str], None],
 ) -> Results:
     import cosyvoice
-    from cosyvoice.benchmark.contenders import check_precisions, find_field
+    from cosyvoice.benchmark.contenders import check_engines, check_precisions, find_field
     from cosyvoice.benchmark.run import Bench
     from cosyvoice.config.bundle import PRECISIONS
 
+    engines = check_engines(engine)
     if random is not None:
         unknown = [name for name in precision if name not in PRECISIONS]
         if unknown:
@@ -109,7 +123,7 @@ def _measure(
     source = cosyvoice.DEFAULT_MODEL if model is None else model.expanduser()
     wanted = check_precisions(source, precision)
     with needs_extra("export", "converting a model to other precisions"):
-        field = find_field(source, wanted, folder, say)
+        field = find_field(source, wanted, folder, say, engines)
     return Bench(field, plan, source.resolve().name, random is not None, say).run()
 
 

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from cosyvoice.config.model import DiTConfig, FlowConfig
 from cosyvoice.errors import ConfigError
 from cosyvoice.export.flow_layers import CachedAttention, Layers
-from cosyvoice.export.graph import MICROSOFT, Dim, GraphBuilder, TensorFile
+from cosyvoice.export.graph import Dim, GraphBuilder, TensorFile
+from cosyvoice.export.plain_layers import PlainAttention, PlainLayers, reads_weights
 from cosyvoice.export.quantise import quantise_linear
-from cosyvoice.native.chunked_flow import GRAPHS
+from cosyvoice.native.chunked_flow import GRAPHS, PLAIN_GRAPHS
 from cosyvoice.native.flow_encoder import MODULATION_ROWS, POSITION_CONTEXT
 
 LAYER_NORM_EPS = 1e-6
@@ -39,7 +40,8 @@ _END = 2**62
 
 
 def build_flow(tensors: TensorFile, config: FlowConfig, directory: Path) -> None:
-    """Write the graphs `GRAPHS` beside `tensors`, which holds the weights.
+    """Write the graphs `GRAPHS` beside `tensors`, which holds the weights, and `PLAIN_GRAPHS`, the same in standard
+    operations for other engines; weights of four bits have no plain graphs.
 
     Inputs, with rows = 2 (conditional, unconditional) or 1 (conditional alone):
 
@@ -57,8 +59,11 @@ def build_flow(tensors: TensorFile, config: FlowConfig, directory: Path) -> None
 
     Raises `ModelError` where a tensor is missing.
     """
-    for cache, name in GRAPHS.items():
-        _EstimatorGraph(tensors, config.dit, half_cache=cache == "float16").save(Path(directory) / name)
+    for cache in GRAPHS:
+        half = cache == "float16"
+        _EstimatorGraph(tensors, config.dit, half, plain=False).save(Path(directory) / GRAPHS[cache])
+        if reads_weights(tensors):
+            _EstimatorGraph(tensors, config.dit, half, plain=True).save(Path(directory) / PLAIN_GRAPHS[cache])
 
 
 def quantise_flow(weights: Mapping[str, NDArray[Any]], precision: str) -> dict[str, NDArray[Any]]:
@@ -97,12 +102,14 @@ def _quantise_outputs(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], ND
 
 
 class _EstimatorGraph:
-    """Builds one estimator; `half_cache` for cached keys and values in half precision."""
+    """Builds one estimator; `half_cache` for cached keys and values in half precision, `plain` for operations of the
+    standard alone."""
 
-    def __init__(self, tensors: TensorFile, config: DiTConfig, half_cache: bool) -> None:
+    def __init__(self, tensors: TensorFile, config: DiTConfig, half_cache: bool, plain: bool) -> None:
         self._config = config
         self._graph = GraphBuilder("flow", tensors)
-        self._layers = Layers(tensors, self._graph, _ESTIMATOR)
+        self._layers = (PlainLayers if plain else Layers)(tensors, self._graph, _ESTIMATOR)
+        self._attention_class = PlainAttention if plain else CachedAttention
         self._half = half_cache
 
     def save(self, path: Path) -> None:
@@ -110,7 +117,7 @@ class _EstimatorGraph:
         x = self._input_embedding()
         self._modulation = graph.input("modulation", [MODULATION_ROWS * config.depth + 2, config.dim])
         angles = [graph.input(name, ["frames", config.dim_head // 2]) for name in ("cos", "sin")]
-        self._attend = CachedAttention(graph, config.heads, config.dim_head, self._half)
+        self._attend = self._attention_class(graph, config.heads, config.dim_head, self._half)
         for block in range(config.depth):
             x = self._block(x, block, angles)
         x = self._modulated(x, MODULATION_ROWS * config.depth)
@@ -148,7 +155,7 @@ class _EstimatorGraph:
         attended = self._attention(self._modulated(x, row), block, angles)
         x = graph.add(x, graph.multiply(attended, self._modulation_row(row + 2)))
         h = self._layers.product(self._modulated(x, row + 3), f"{name}ff.ff.0.0", self._config.dim)
-        h = graph.node("FastGelu", h, self._layers.weight(f"{name}ff.ff.0.0.bias"), domain=MICROSOFT)
+        h = self._layers.gelu(h, f"{name}ff.ff.0.0.bias")
         h = self._layers.linear(h, f"{name}ff.ff.2", self._config.dim * self._config.ff_mult)
         return graph.add(x, graph.multiply(h, self._modulation_row(row + 5)))
 
@@ -160,20 +167,9 @@ class _EstimatorGraph:
         return self._layers.linear(h, f"{name}to_out.0", config.heads * config.dim_head)
 
     def _rotated(self, x: str, angles: list[str]) -> str:
-        """Rotary positions in the first `dim_head` channels, all of which belong to the first head: taken for one
-        head, the queries or keys of all heads are rotated in just these."""
-        return str(
-            self._graph.node(
-                "RotaryEmbedding",
-                x,
-                self._graph.ints(0),
-                *angles,
-                domain=MICROSOFT,
-                interleaved=1,
-                num_heads=1,
-                rotary_embedding_dim=self._config.dim_head,
-            )
-        )
+        """Rotary positions in the first `dim_head` channels, all of which belong to the first head."""
+        cos, sin = angles
+        return self._layers.rotated(x, cos, sin, self._config.dim_head)
 
     def _modulated(self, x: str, row: int) -> str:
         """Layer norm, scaled and shifted by two rows of the modulation."""

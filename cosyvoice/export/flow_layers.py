@@ -1,4 +1,7 @@
-"""Layers that the graphs of the flow are built of: linear layers in any precision, Mish, attention with a cache."""
+"""Layers that the graphs of the flow are built of: linear layers in any precision, Mish, attention with a cache.
+
+They use what ONNX Runtime has beyond the standard; `plain_layers` has the same in standard operations.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +46,21 @@ class Layers:
     def transposed_product(self, x: str, weight: str) -> str:
         """`x` times a weight [out, in]."""
         return str(self._graph.node("FusedMatMul", x, weight, domain=MICROSOFT, transB=1))
+
+    def gelu(self, x: str, bias: str) -> str:
+        """GELU of `x` plus the tensor `bias`, with the hyperbolic tangent for the error function."""
+        return str(self._graph.node("FastGelu", x, self.weight(bias), domain=MICROSOFT))
+
+    def rotated(self, x: str, cos: str, sin: str, width: int) -> str:
+        """`x` [rows, frames, channels] with neighbours of the first `width` channels turned, the others as they are.
+
+        cos and sin [frames, width / 2].
+        """
+        # Taken for one head, of which a part is turned.
+        attributes: dict[str, Any] = {"interleaved": 1, "num_heads": 1, "rotary_embedding_dim": width}
+        return str(
+            self._graph.node("RotaryEmbedding", x, self._graph.ints(0), cos, sin, domain=MICROSOFT, **attributes)
+        )
 
     def layer_norm(self, x: str, name: str, epsilon: float = 1e-5) -> str:
         """Layer norm over the last axis."""
@@ -89,14 +107,20 @@ class CachedAttention:
         if index == 0:
             # Counted from the front: a slice from "-0" would be everything.
             self._first_kept = graph.node("Sub", graph.node("Shape", q, start=1, end=2), self._keep)
-            length = graph.node("Shape", past[0], start=2, end=3)
-            self._continues = graph.node("Squeeze", graph.node("Greater", length, graph.ints(0)))
         for part, value in (("key", k), ("value", v)):
             kept: list[Dim] = [*shape[:2], "kept", shape[3]]
             graph.output(self._kept(value), f"{part}_{index}", kept, self._type)
+        return self._attend(index, (q, k, v), past)
+
+    def _attend(self, index: int, qkv: tuple[str, str, str], past: list[str]) -> str:
+        """Attention of layer `index` to `past`, if that has any frames, and to itself."""
+        graph = self._graph
+        if index == 0:
+            length = graph.node("Shape", past[0], start=2, end=3)
+            self._continues = graph.node("Squeeze", graph.node("Greater", length, graph.ints(0)))
         branches = {
-            "then_branch": self._branch(index, (q, k, v), past),
-            "else_branch": self._branch(index, (q, k, v), []),
+            "then_branch": self._branch(index, qkv, past),
+            "else_branch": self._branch(index, qkv, []),
         }
         return str(graph.node("If", self._continues, **branches))
 
@@ -123,10 +147,13 @@ class CachedAttention:
         out = helper.make_tensor_value_info(outputs[0], TensorProto.FLOAT, ["rows", "frames", width])
         return helper.make_graph(nodes, f"{prefix}graph", [], [out])
 
+    def _by_head(self, x: str) -> str:
+        """[rows, frames, heads * dim_head] -> [rows, heads, frames, dim_head]."""
+        x = self._graph.reshape(x, 0, 0, self._heads, self._dim_head)
+        return str(self._graph.node("Transpose", x, perm=[0, 2, 1, 3]))
+
     def _kept(self, x: str) -> str:
         """The frames of `x` [rows, frames, heads * dim_head] to be cached, as [rows, heads, keep, dim_head]."""
         graph = self._graph
-        x = graph.node("Slice", x, self._first_kept, graph.ints(_END), graph.ints(1))
-        x = graph.node("Reshape", x, graph.ints(0, 0, self._heads, self._dim_head))
-        x = graph.node("Transpose", x, perm=[0, 2, 1, 3])
+        x = self._by_head(graph.node("Slice", x, self._first_kept, graph.ints(_END), graph.ints(1)))
         return str(graph.node("Cast", x, to=TensorProto.FLOAT16)) if self._half else str(x)

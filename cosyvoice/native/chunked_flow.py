@@ -22,15 +22,21 @@ from cosyvoice.config.model import CausalMaskedDiffConfig, FlowConfig
 from cosyvoice.engine.stages import FloatArray, FlowInput, TokenChunk
 from cosyvoice.errors import ConfigError, GenerationError, VoiceError
 from cosyvoice.native.flow_cache import ContextLimit, EvaluationCache, FlowContext, PromptCache
+from cosyvoice.native.memory import return_free_memory
 from cosyvoice.native.noise import released_start_noise
-from cosyvoice.native.runtime import Runtime, run
+from cosyvoice.native.runtime import Engine, run
 from cosyvoice.native.solver import FlowOptions, SolverPlan, solve
 
 CacheType = Literal["float32", "float16"]
 WEIGHTS = "flow.safetensors"
 GRAPHS: dict[str, str] = {"float32": "flow.onnx", "float16": "flow_half_cache.onnx"}
 """The estimator for each type of cached keys and values."""
-PROMPT_CACHE_BYTES = 256 * 2**20
+PLAIN_GRAPHS: dict[str, str] = {"float32": "flow_plain.onnx", "float16": "flow_plain_half_cache.onnx"}
+"""The same in operations of the ONNX standard, for engines besides ONNX Runtime."""
+PROMPT_CACHE_BYTES = 288 * 2**20
+"""Enough for a voice of three and a half seconds in the released geometry, in half precision."""
+LARGE_CONTEXT = 64 * 2**20
+"""Bytes of a stream's cache from which the heap is tidied after every chunk: small models have nothing to gain."""
 
 
 class Voice(Protocol):
@@ -95,7 +101,7 @@ class ChunkedFlowStage(ABC):
         config: its flow.
         chunk_frames: mel frames of an attention chunk.
         layout: of the estimator's caches.
-        runtime: makes the session.
+        engine: makes the session.
         options: how the flow is sampled.
         max_context: mel frames of context that a chunk attends to; None: all, as the reference does. Else memory and
             the cost of a chunk stay within a bound, and the result is an approximation: the beginning of the prompt,
@@ -113,7 +119,7 @@ class ChunkedFlowStage(ABC):
         config: FlowConfig | CausalMaskedDiffConfig,
         chunk_frames: int,
         layout: CacheLayout,
-        runtime: Runtime,
+        engine: Engine,
         options: FlowOptions | None,
         max_context: int | None,
         cache_type: CacheType,
@@ -133,7 +139,7 @@ class ChunkedFlowStage(ABC):
         self._layout = layout
         self._max_context = max_context
         self._cache_type = np.dtype(cache_type)
-        self._session = runtime.session(Path(directory) / GRAPHS[cache_type])
+        self._session = engine.session(Path(directory) / (PLAIN_GRAPHS if engine.plain else GRAPHS)[cache_type])
         self._noise = released_start_noise(config.mel_dim).T if noise is None else np.asarray(noise, np.float32)
         self._prompts = PromptCache(prompt_cache_bytes)
         states = [f"conv{index + 1}" for index in range(len(layout.convolutions))]
@@ -255,6 +261,9 @@ class ChunkedFlowStage(ABC):
             follows = end < frames or self._is_final(end, len(tokens))
             keep = follows and end - first == self._chunk
             parts.append(self._sample(state.voice, tokens, first, end, context, keep))
+        if context.nbytes > LARGE_CONTEXT:
+            # What the runs leave in the heap is a third of what is kept of them.
+            return_free_memory()
         return start, np.concatenate(parts)
 
     def _is_final(self, frames: int, tokens: int) -> bool:

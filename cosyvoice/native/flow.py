@@ -19,7 +19,7 @@ from cosyvoice.engine.stages import FloatArray, FlowInput
 from cosyvoice.native.chunked_flow import PROMPT_CACHE_BYTES, WEIGHTS, CacheLayout, CacheType, ChunkedFlowStage
 from cosyvoice.native.flow_cache import FlowContext
 from cosyvoice.native.flow_encoder import POSITION_CONTEXT, FlowEncoder, FlowVoice, modulations
-from cosyvoice.native.runtime import Runtime
+from cosyvoice.native.runtime import Engine
 from cosyvoice.native.solver import FlowOptions, SolverPlan
 
 
@@ -41,7 +41,7 @@ class NativeFlowStage(ChunkedFlowStage):
         self,
         directory: Path,
         config: FlowConfig,
-        runtime: Runtime,
+        engine: Engine,
         options: FlowOptions | None = None,
         max_context: int | None = None,
         *,
@@ -52,7 +52,7 @@ class NativeFlowStage(ChunkedFlowStage):
         self.config = config
         layout, chunk = cache_layout(config), config.dit.static_chunk_size
         super().__init__(
-            directory, config, chunk, layout, runtime, options, max_context, cache_type, prompt_cache_bytes, noise
+            directory, config, chunk, layout, engine, options, max_context, cache_type, prompt_cache_bytes, noise
         )
         self._encoder = FlowEncoder(Path(directory) / WEIGHTS, config)
         self._modulations = modulations(Path(directory) / WEIGHTS, config, self.plan.times)

@@ -8,6 +8,7 @@ one. Half precision halves that, evaluations without guidance halve theirs, and 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -19,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosyvoice.engine.stages import FloatArray
+from cosyvoice.native.memory import mapped
 
+_ALIGNMENT = 64
 Cached = NDArray[Any]
 """Keys or values of one block [rows, heads, frames, dim_head], in single or half precision."""
 
@@ -30,10 +33,22 @@ class EvaluationCache:
 
     convolutions: tuple[FloatArray, ...]
     """The last inputs of each causal convolution [rows, channels, frames]."""
-    blocks: tuple[Cached, ...]
+    own: tuple[Cached, ...]
     """Keys, values of the first block, then of the others."""
-    shared: bool = False
-    """Others may hold the same arrays: copy before writing into them."""
+    shared: tuple[Cached, ...] = ()
+    """What comes before `own` in each of them and belongs to others as well; () for nothing. Never written into."""
+
+    @property
+    def blocks(self) -> tuple[Cached, ...]:
+        """All keys and values."""
+        if not self.shared:
+            return self.own
+        return tuple(np.concatenate(parts, axis=2) for parts in zip(self.shared, self.own, strict=True))
+
+    @property
+    def shared_frames(self) -> int:
+        """Keys of a block that are shared."""
+        return int(self.shared[0].shape[2]) if self.shared else 0
 
 
 @dataclass(frozen=True)
@@ -68,13 +83,15 @@ class FlowContext:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the arrays."""
-        return sum(array.nbytes for entry in self.evaluations for array in (*entry.blocks, *entry.convolutions))
+        """Memory of the arrays that are not shared."""
+        return sum(array.nbytes for entry in self.evaluations for array in (*entry.own, *entry.convolutions))
 
     def fork(self) -> FlowContext:
-        """A context of its own that shares the arrays until it writes into them."""
-        shared = [EvaluationCache(entry.convolutions, entry.blocks, shared=True) for entry in self.evaluations]
-        copy = FlowContext(shared, self.limit)
+        """A context of its own. What neither of them will ever replace is shared, the rest copied."""
+        limit = self.limit
+        held = self.frames if limit.frames is None else min(self.frames, limit.frames)
+        kept = held if limit.frames is None else min(limit.pinned, held)
+        copy = FlowContext([_forked(entry, kept, held) for entry in self.evaluations], limit)
         copy.frames = self.frames
         return copy
 
@@ -85,15 +102,14 @@ class FlowContext:
         have theirs."""
         entry = self.evaluations[evaluation]
         place = self._place(new[0].shape[2] * ratio)
+        own = entry.own
         if place is None:
-            grown = [np.concatenate([held, array], axis=2) for held, array in zip(entry.blocks, new, strict=True)]
-            self.evaluations[evaluation] = EvaluationCache(convolutions, tuple(grown))
-            return
-        blocks = tuple(held.copy() for held in entry.blocks) if entry.shared else entry.blocks
-        begin = place // ratio
-        for held, array in zip(blocks, new, strict=True):
-            held[:, :, begin : begin + array.shape[2]] = array
-        self.evaluations[evaluation] = EvaluationCache(convolutions, blocks)
+            own = _joined(own, new)
+        else:
+            begin = place // ratio - entry.shared_frames
+            for held, array in zip(own, new, strict=True):
+                held[:, :, begin : begin + array.shape[2]] = array
+        self.evaluations[evaluation] = EvaluationCache(convolutions, own, entry.shared)
 
     def advance(self, frames: int) -> None:
         """The chunk of `frames` lies behind."""
@@ -105,6 +121,35 @@ class FlowContext:
         if limit.frames is None or self.frames + frames <= limit.frames:
             return None
         return limit.pinned + (self.frames - limit.pinned) % (limit.frames - limit.pinned)
+
+
+def _forked(entry: EvaluationCache, kept: int, held: int) -> EvaluationCache:
+    """`entry` of `held` frames, the first `kept` of them shared. It may have one key for several frames."""
+    blocks = entry.blocks
+    count = blocks[0].shape[2] * kept // max(held, 1) if blocks else 0
+    own = tuple(array[:, :, count:].copy() for array in blocks)
+    return EvaluationCache(entry.convolutions, own, tuple(array[:, :, :count] for array in blocks) if count else ())
+
+
+def _joined(held: Sequence[Cached], new: Sequence[Cached]) -> tuple[Cached, ...]:
+    """`new` behind `held` along the frames.
+
+    All arrays lie in one block of memory, outside of the heap: between many arrays of growing sizes it keeps gaps of
+    almost as much memory as they take.
+    """
+    shapes = [
+        (*old.shape[:2], old.shape[2] + array.shape[2], old.shape[3]) for old, array in zip(held, new, strict=True)
+    ]
+    sizes = [math.prod(shape) * array.itemsize for shape, array in zip(shapes, new, strict=True)]
+    memory = mapped(sum(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes))
+    joined, offset = [], 0
+    for shape, size, old, array in zip(shapes, sizes, held, new, strict=True):
+        both: Cached = memory[offset : offset + size].view(array.dtype).reshape(shape)
+        both[:, :, : old.shape[2]] = old
+        both[:, :, old.shape[2] :] = array
+        joined.append(both)
+        offset += -(-size // _ALIGNMENT) * _ALIGNMENT
+    return tuple(joined)
 
 
 class PromptCache:

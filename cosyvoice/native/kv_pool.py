@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosyvoice.errors import ConfigError, GenerationError
+from cosyvoice.native.memory import mapped
 
 _WIDTH_MULTIPLE = 8
 
@@ -121,8 +122,8 @@ class KVPool:
     def _allocate(self, slots: int, capacity: int) -> NDArray[np.float32]:
         shape = (2 * self._layers, slots, self._heads, capacity, self._width)
         try:
-            return np.empty(shape, np.float32)
-        except MemoryError:
+            return mapped(4 * math.prod(shape)).view(np.float32).reshape(shape)
+        except (MemoryError, OSError, OverflowError):
             raise GenerationError(
                 f"out of memory for {slots} sequences of {capacity} positions; speak shorter pieces, or fewer at once"
             ) from None

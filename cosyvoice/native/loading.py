@@ -16,19 +16,22 @@ from cosyvoice.native.causal_masked_diff import NativeCausalMaskedDiffStage
 from cosyvoice.native.causal_masked_diff import cache_values as unet_values
 from cosyvoice.native.flow import CacheType, NativeFlowStage
 from cosyvoice.native.flow import cache_values as dit_values
+from cosyvoice.native.flow_engine import flow_engine
 from cosyvoice.native.hift import NativeHiFTStage
 from cosyvoice.native.llm import NativeLLMStage
 from cosyvoice.native.masked_diff import NativeMaskedDiffStage
+from cosyvoice.native.memory import return_free_memory
 from cosyvoice.native.noise import PeriodicNoise, ReleasedNoise, SourceNoise
-from cosyvoice.native.runtime import Runtime
+from cosyvoice.native.openvino import OpenVINO
+from cosyvoice.native.runtime import Engine, Runtime
 from cosyvoice.native.solver import FlowOptions, SolverPlan
 from cosyvoice.native.vocoder import NativeVocoderStage
 
 CONTEXT_FRAMES = 500
 """Mel frames, ten seconds with the reference, that a frame of a stream attends to. Cost and memory of a chunk stay flat
 beyond that; a piece of text that fits into it is exact."""
-CONTEXT_BYTES = 640 << 20
-"""Memory for the flow's cache of one stream. The released geometry comes to its end after seven seconds."""
+CONTEXT_BYTES = 520 << 20
+"""Memory for the flow's cache of one stream. The released geometry comes to its end after six seconds."""
 SINGLE_PRECISION_RATE = 32 << 20
 """Bytes a second of speech up to which the flow's cache is kept in single precision."""
 
@@ -46,7 +49,7 @@ def load_native_model(
     Args:
         directory: of the bundle.
         threads: of one operation; None uses all cores.
-        flow: solver, steps and guidance of the flow; None takes those of the model.
+        flow: solver, steps, guidance and engine of the flow; None takes those of the model.
         slots: requests whose speech tokens are computed together.
         context_frames: mel frames that the flow keeps for a stream, at most as many as fit into `CONTEXT_BYTES`;
             None: all, whatever memory they take. A longer piece of speech attends to its latest chunks and the
@@ -54,7 +57,7 @@ def load_native_model(
         compat: whether mistakes of the released code are corrected or reproduced.
 
     Raises `ModelError` for a bundle that is incomplete, damaged, or made for another version, `ConfigError`
-    for settings that this version does not know.
+    for settings that this version does not know, `MissingDependencyError` for an engine that is not installed.
     """
     directory = Path(directory)
     check_compat(compat)
@@ -62,18 +65,20 @@ def load_native_model(
     config = read_model_config(directory)
     if bundle.released:
         config = apply_compat(config, compat)
-    runtime = Runtime(threads)
+    runtime, options = Runtime(threads), flow or FlowOptions()
+    engine = flow_engine(options, config.flow, bundle, runtime)
     stages = Stages(
         text=text_frontend(config, directory, compat),
         llm=NativeLLMStage(directory, config.llm, config.end_of_prompt_id, runtime, slots),
-        flow=_flow_stage(directory, config.flow, runtime, flow, context_frames, compat),
+        flow=_flow_stage(directory, config.flow, runtime, engine, options, context_frames, compat),
         vocoder=_vocoder_stage(directory, config, bundle, runtime, compat),
         speech_tokenizer=OnnxSpeechTokenizer(directory / "speech_tokenizer.onnx", runtime.threads),
         speaker_encoder=OnnxSpeakerEncoder(directory / "campplus.onnx", runtime.threads),
         # On two cores every stage takes both: overlapped, they were measured to delay the first chunk and gain nothing.
         concurrent=runtime.threads > 2,
-        description={**runtime.description, "precision": bundle.precision},
+        description={**runtime.description, **_description(engine), "precision": bundle.precision},
     )
+    return_free_memory()
     return model_of(config, stages)
 
 
@@ -81,16 +86,22 @@ def _flow_stage(
     directory: Path,
     config: AnyFlowConfig,
     runtime: Runtime,
-    options: FlowOptions | None,
+    engine: Engine,
+    options: FlowOptions,
     context_frames: int | None,
     compat: Compat,
 ) -> FlowStage:
     if isinstance(config, MaskedDiffConfig):
         return NativeMaskedDiffStage(directory, config, runtime, options, compat=compat)
-    cache_type, max_context = flow_memory(config, options or FlowOptions(), context_frames)
+    cache_type, max_context = flow_memory(config, options, context_frames)
     if isinstance(config, CausalMaskedDiffConfig):
         return NativeCausalMaskedDiffStage(directory, config, runtime, options, max_context, cache_type=cache_type)
-    return NativeFlowStage(directory, config, runtime, options, max_context, cache_type=cache_type)
+    return NativeFlowStage(directory, config, engine, options, max_context, cache_type=cache_type)
+
+
+def _description(engine: Engine) -> dict[str, str]:
+    """Of an engine besides ONNX Runtime."""
+    return {"flow": f"OpenVINO {engine.version}, {engine.arithmetic}"} if isinstance(engine, OpenVINO) else {}
 
 
 def _vocoder_stage(

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import onnxruntime
 
@@ -28,12 +28,35 @@ def available_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class Session(Protocol):
+    """A graph that is ready to run."""
+
+    def run(self, outputs: list[str] | None, inputs: dict[str, Any]) -> list[Any]:
+        """The named outputs, or all of them."""
+        ...
+
+
+class Engine(Protocol):
+    """What makes sessions."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether it takes the graphs in operations of the ONNX standard."""
+        ...
+
+    def session(self, path: Path) -> Session:
+        """A session of the graph `path`. Raises `ModelError` where it is missing, damaged, or too new."""
+        ...
+
+
 class Runtime:
     """Makes sessions for one model.
 
     Args:
         threads: of one operation; None: as many as the process has cores.
     """
+
+    plain: ClassVar[bool] = False
 
     def __init__(self, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
@@ -82,7 +105,7 @@ class Runtime:
             raise ModelError(_load_problem(path, error)) from None
 
 
-def run(session: Any, outputs: list[str] | None, inputs: dict[str, Any]) -> list[Any]:
+def run(session: Session, outputs: list[str] | None, inputs: dict[str, Any]) -> list[Any]:
     """`session.run`, with its failures as `GenerationError`."""
     try:
         results: list[Any] = session.run(outputs, inputs)

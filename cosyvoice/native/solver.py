@@ -22,12 +22,14 @@ FloatArray = NDArray[np.float32]
 Velocity = Callable[[FloatArray, int], FloatArray]
 """v(x, evaluation) with x of any shape and the number of the evaluation, which stands for its time."""
 Solver = Literal["euler", "rk4"]
+EngineName = Literal["onnxruntime", "openvino"]
+Arithmetic = Literal["float32", "bfloat16"]
 _EVALUATIONS: dict[str, int] = {"euler": 1, "rk4": 4}
 
 
 @dataclass(frozen=True)
 class FlowOptions:
-    """How the flow is sampled; None takes the value of the model's configuration."""
+    """How the flow is sampled, and by what; None takes the value of the model's configuration."""
 
     n_timesteps: int | None = None
     solver: Solver | None = None
@@ -35,6 +37,10 @@ class FlowOptions:
     guidance: tuple[float, float] = (0.0, 1.0)
     """Flow times between which the velocity is guided, both ends included: evaluations outside compute the
     conditional row only, which takes half of their time and of their caches."""
+    engine: EngineName = "onnxruntime"
+    """What runs the estimator; "openvino" for V3 models, where it is installed."""
+    arithmetic: Arithmetic | None = None
+    """Of OpenVINO; None: single precision, and bfloat16 for quantised weights where the processor multiplies that."""
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,8 @@ WRITTEN = (
     "llm.onnx",
     "flow.onnx",
     "flow_half_cache.onnx",
+    "flow_plain.onnx",
+    "flow_plain_half_cache.onnx",
     "vocoder.onnx",
     "bundle.json",
     TRAINING_FILE,

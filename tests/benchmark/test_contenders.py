@@ -9,7 +9,7 @@ import pytest
 
 import cosyvoice.benchmark.contenders as contenders
 import cosyvoice.export.bundle as bundle
-from cosyvoice.benchmark.contenders import check_precisions, find_field
+from cosyvoice.benchmark.contenders import check_engines, check_precisions, find_field
 from cosyvoice.config.bundle import read_bundle
 from cosyvoice.errors import ConfigError, ModelError
 
@@ -42,6 +42,15 @@ def test_the_reference_comes_first_and_a_bundle_is_taken_as_it_is(random_model, 
     assert [c.name for c in found.contenders] == ["reference", "int8", "fp32"]
     assert found.baseline == "reference" and [c.name for c in found.native] == ["int8", "fp32"]
     assert found.contenders[2].directory == random_model and converter.calls == ["int8"]
+
+
+def test_every_precision_with_each_engine(random_model, tmp_path):
+    found = find_field(random_model, ["fp32"], tmp_path, engines=check_engines(["openvino", "onnxruntime"]))
+    assert [c.name for c in found.native] == ["fp32 openvino", "fp32"]
+    assert found.native[1].load(1).model.stages.description["precision"] == "fp32"
+    assert check_engines([]) == ["onnxruntime"]
+    with pytest.raises(ConfigError, match="'tensorrt'; choose from onnxruntime"):
+        check_engines(["tensorrt"])
 
 
 def test_a_conversion_is_used_again_until_its_source_changes(random_model, tmp_path, converter):

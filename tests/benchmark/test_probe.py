@@ -21,7 +21,7 @@ def test_memory_is_that_of_one_engine_alone(random_model):
 
 
 def test_a_cold_start_ends_with_the_first_chunk(speaking_model):
-    cold_start(Contender("fp32", "native", speaking_model), threads=1)
+    cold_start(Contender("fp32", "native", speaking_model, "onnxruntime"), threads=1)
 
 
 def test_a_process_that_fails_says_why(tmp_path):

@@ -16,6 +16,7 @@ from cosyvoice.export.flow_graph import build_flow, quantise_flow
 from cosyvoice.export.graph import TensorFile
 from cosyvoice.export.quantise import dequantise
 from cosyvoice.flow.flow import CausalMaskedDiffWithDiT
+from cosyvoice.native.chunked_flow import GRAPHS, PLAIN_GRAPHS
 from cosyvoice.native.flow_encoder import modulations
 
 CONFIG = FlowConfig(
@@ -27,6 +28,7 @@ CONFIG = FlowConfig(
 )
 LINEARS = 6 * CONFIG.dit.depth
 FRAMES = 17
+GRAPH_FILES = (*GRAPHS.values(), *PLAIN_GRAPHS.values())
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,7 @@ def test_an_evaluation_is_that_of_the_reference(network: CausalMaskedDiffWithDiT
         projected = dit.input_embed.proj(known).numpy()
         across = (x.transpose(1, 2), torch.ones(2, 1, FRAMES), mu.transpose(1, 2), torch.full((2,), 0.3))
         expected = dit(*across, spks, cond.transpose(1, 2)).transpose(1, 2).numpy()
-    for graph in ("flow.onnx", "flow_half_cache.onnx"):
+    for graph in GRAPH_FILES:
         past = np.float16 if "half" in graph else np.float32
         ours = velocity(built, {**feeds(built, dtype=past), "projected": projected}, graph)
         np.testing.assert_allclose(ours, expected, atol=1e-5)
@@ -110,6 +112,25 @@ def test_rows_do_not_depend_on_each_other(built: Path, past: int) -> None:
         name: array[:1] if name.startswith(("projected", "conv", "past")) else array for name, array in inputs.items()
     }
     np.testing.assert_allclose(velocity(built, alone), velocity(built, inputs)[:1], atol=1e-6)
+
+
+def test_plain_graphs_hold_operations_of_the_standard_and_continue_cached_frames(
+    weights: dict[str, np.ndarray], built: Path, tmp_path: Path
+) -> None:
+    for directory in (built, build(quantise_flow(weights, "int8"), tmp_path)):
+        for name in PLAIN_GRAPHS.values():
+            graph = onnx.load(directory / name, load_external_data=False).graph
+            assert {node.domain for node in graph.node} == {""}
+    wanted = ["velocity", "next_conv2", "key_1", "value_0"]
+    inputs = {**feeds(built, past=20), "keep": np.array([3])}
+    plain, fused = (onnxruntime.InferenceSession(built / name).run(wanted, inputs) for name in GRAPH_FILES[2::-2])
+    for a, b in zip(plain, fused, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_weights_in_blocks_have_no_plain_graphs(weights: dict[str, np.ndarray], tmp_path: Path) -> None:
+    build(quantise_flow(weights, "int4"), tmp_path)
+    assert {path.name for path in tmp_path.glob("*.onnx")} == set(GRAPHS.values())
 
 
 def test_keys_and_values_are_given_of_the_last_frames_only(built: Path) -> None:
@@ -126,7 +147,7 @@ def test_keys_and_values_are_given_of_the_last_frames_only(built: Path) -> None:
 
 
 def test_graphs_hold_no_weights(built: Path) -> None:
-    for name in ("flow.onnx", "flow_half_cache.onnx"):
+    for name in GRAPH_FILES:
         proto = onnx.load(built / name, load_external_data=False)
         inside = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
         assert inside < 2000

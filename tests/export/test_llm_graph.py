@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from cosyvoice.config.model import LLMConfig, Qwen2Config
 from cosyvoice.errors import ConfigError, ModelError
 from cosyvoice.export.graph import TensorFile
-from cosyvoice.export.llm_graph import build_llm, quantise_llm
+from cosyvoice.export.llm_graph import NARROW, build_llm, quantise_llm
 from cosyvoice.export.quantise import dequantise
 from cosyvoice.llm.cosyvoice3_lm import CosyVoice3LM
 
@@ -105,3 +105,10 @@ def test_tensors_of_another_configuration(tmp_path: Path) -> None:
     wider = CONFIG.model_copy(update={"qwen": CONFIG.qwen.model_copy(update={"hidden_size": 512})})
     with pytest.raises(ModelError, match="inputs"):
         build(tmp_path, quantise_llm(weights(), "int8"), wider)
+
+
+def test_only_wide_layers_have_large_blocks_of_four_bits() -> None:
+    name, random = "llm.model.model.layers.0.mlp.up_proj.weight", np.random.default_rng(0)
+    for inputs, precision, blocks in ((NARROW, "int4", 4), (NARROW // 2, "int4", 8), (NARROW // 2, "int8", 2)):
+        quantised = quantise_llm({name: random.standard_normal((3, inputs)).astype(np.float32)}, precision)
+        assert quantised[f"{name}.scales"].shape == (3, blocks)

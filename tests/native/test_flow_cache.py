@@ -58,6 +58,10 @@ def test_forks_do_not_change_what_they_share(limit: ContextLimit) -> None:
     add(first, 3, 4)
     add(second, 5)
     assert held(prompt) == [1, 2] and prompt.frames == 4
+    # Two frames of the prompt will be replaced where the context is limited.
+    copied = 0 if limit.frames is None else 2
+    convolutions = sum(array.nbytes for array in CONVOLUTIONS)
+    assert prompt.fork().nbytes - convolutions == 2 * copied * 2 * 3 * 4
     assert held(second) == ([1, 2, 5] if limit.frames is None else [1, 5])
     assert held(first) == ([1, 2, 3, 4] if limit.frames is None else [1, 4])
 
