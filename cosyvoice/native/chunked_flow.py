@@ -35,8 +35,8 @@ PLAIN_GRAPHS: dict[str, str] = {"float32": "flow_plain.onnx", "float16": "flow_p
 """The same in operations of the ONNX standard, for engines besides ONNX Runtime."""
 PROMPT_CACHE_BYTES = 288 * 2**20
 """Enough for a voice of three and a half seconds in the released geometry, in half precision."""
-LARGE_CONTEXT = 64 * 2**20
-"""Bytes of a stream's cache from which the heap is tidied after every chunk: small models have nothing to gain."""
+LARGE_CACHE = 32 * 2**20
+"""Bytes a second of speech from which the heap is tidied around large runs: small models have nothing to gain."""
 
 
 class Voice(Protocol):
@@ -261,9 +261,7 @@ class ChunkedFlowStage(ABC):
             follows = end < frames or self._is_final(end, len(tokens))
             keep = follows and end - first == self._chunk
             parts.append(self._sample(state.voice, tokens, first, end, context, keep))
-        if context.nbytes > LARGE_CONTEXT:
-            # What the runs leave in the heap is a third of what is kept of them.
-            return_free_memory()
+        self._tidy()
         return start, np.concatenate(parts)
 
     def _is_final(self, frames: int, tokens: int) -> bool:
@@ -279,10 +277,17 @@ class ChunkedFlowStage(ABC):
         config = self._causal_config
         stable = (len(voice.tokens) - config.pre_lookahead_len) * config.token_mel_ratio
         stable = max(min(stable, len(voice.mel), len(self._noise)), 0) // self._chunk * self._chunk
+        self._tidy()
         context = FlowContext(self._start_context(), ContextLimit.of(self._max_context, self._chunk, stable))
         for first in range(0, stable, self._chunk):
             self._sample(voice, voice.tokens, first, first + self._chunk, context, keep=True)
+        self._tidy()
         return context
+
+    def _tidy(self) -> None:
+        """What runs leave in the heap is a third of what is kept of them, if that is much."""
+        if self.cache_bytes_per_second > LARGE_CACHE:
+            return_free_memory()
 
     def _sample(
         self,
