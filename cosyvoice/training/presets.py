@@ -15,7 +15,7 @@ from cosyvoice.audio.resample import sinc_resample
 from cosyvoice.engine.pipeline import TTS
 from cosyvoice.engine.prompt_encoders import PROMPT_SAMPLE_RATE
 from cosyvoice.errors import ConfigError
-from cosyvoice.reference.loading import load_reference_model
+from cosyvoice.native.loading import load_native_model
 from cosyvoice.speech_tokenizer.model import SpeechTokenizer
 from cosyvoice.text.english_numbers import EnglishNumbers
 from cosyvoice.text.phone_classes import PAUSE, phone_class
@@ -42,7 +42,7 @@ so a reference that nearly fills it lets a stream begin at once."""
 LEAST_FILLED = 0.86
 CANDIDATES = 48
 """Utterances of a voice that are listened to."""
-TRIED, REHEARSED = 6, 8
+TRIED, REHEARSED = 5, 6
 """Of them, those that the model speaks with, and the sentences that it speaks."""
 
 
@@ -116,7 +116,7 @@ def make_presets(model_dir: Path, recogniser: SpeechTokenizer, corpus: Path) -> 
     Of the candidates of a voice it is the one with which the model speaks best.
     """
     store = FeatureStore(corpus, ("wave", "whisper"))
-    tts = TTS(load_reference_model(model_dir), VoiceStore(presets=model_dir / "voices"))
+    tts = TTS(load_native_model(model_dir), VoiceStore(presets=model_dir / "voices"))
     (model_dir / "voices").mkdir(exist_ok=True)
     rehearse = _Rehearsal(tts, recogniser, store)
     written = []

@@ -67,7 +67,7 @@ def test_what_the_synthesiser_read_in_another_way_is_no_reference():
 def test_the_voice_that_speaks_best_becomes_the_preset(tmp_path, monkeypatch):
     voices = {item: Voice.load(FIRST_PRESET) for item in (3, 5)}
     monkeypatch.setattr(presets, "FeatureStore", lambda *_: None)
-    monkeypatch.setattr(presets, "load_reference_model", lambda _: None)
+    monkeypatch.setattr(presets, "load_native_model", lambda _: None)
     monkeypatch.setattr(presets, "TTS", lambda *_: None)
     monkeypatch.setattr(presets, "BASE_VOICES", [VOICE])
     monkeypatch.setattr(presets, "reference_candidates", lambda *_: [3, 5])
