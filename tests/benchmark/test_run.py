@@ -31,7 +31,10 @@ def bench(fake, tmp_path, monkeypatch):
     memory = {"loaded": 1.0, "peak": 2.0, "chunks": [3.0, 3.0], "stream_peak": 4.0}
     monkeypatch.setattr(run, "measure_memory", lambda *_: memory)
     monkeypatch.setattr(run, "cold_start", lambda *_: setattr(fake.clock, "now", fake.clock.now + 3))
-    contenders = (_Loaded("reference", "reference", tmp_path, fake), _Loaded("int8", "native", tmp_path, fake))
+    contenders = (
+        _Loaded("reference", "reference", tmp_path, fake=fake),
+        _Loaded("int8", "native", tmp_path, fake=fake),
+    )
 
     monkeypatch.setattr(harness.gc, "collect", lambda: None)  # slow where much is loaded
 
