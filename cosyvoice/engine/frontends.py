@@ -61,6 +61,10 @@ class PhoneTextFrontend:
         """See `TextFrontend`."""
         return self._frontend.encode(text)
 
+    def words(self, text: str) -> list[tuple[str, ...]]:
+        """The phones of every word that is spoken for `text`."""
+        return [tuple(word.phones) for word in self._frontend.spoken_words(text)]
+
     def count_phones(self, text: str) -> int:
         """The phones of `text`, boundaries not counted."""
         return sum(phone in PHONES for phone in self._frontend.phones(text))

@@ -1,9 +1,9 @@
 """Notices when generation has gone wrong, so that it can be tried again with other random numbers.
 
 An autoregressive model fails in a few recognisable ways: it does not stop, it stops far too early, it repeats
-itself, or it falls silent. How long a piece should be is estimated from its phones, at the pace of the
-reference where its transcript is known. Faults are found while tokens arrive, so a runaway costs no more than
-its limit.
+itself, it falls silent, or it leaves out words. How long a piece should be is estimated from its phones, at the pace of
+the reference where its transcript is known. Most faults are found while tokens arrive, so a runaway costs no more than
+its limit; words that are missing are found by a recogniser that reads the tokens before they become sound.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ import numpy as np
 
 from cosyvoice.engine.stages import FloatArray
 
+_FITS_ANYWHERE = 2
+"""Phones of a word that is heard by chance where others are missing."""
+
 
 class Fault(str, Enum):
     """What went wrong with a piece."""
@@ -24,6 +27,7 @@ class Fault(str, Enum):
     STARVATION = "starvation"
     REPETITION = "repetition"
     SILENCE = "silence"
+    OMISSION = "omission"
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,10 @@ class Guard:
     """Longest silence inside a piece."""
     silence_level: float = 0.001
     """-60 dB of full scale."""
+    unheard_score: float = 0.15
+    """Mean probability of a word's phones below which it is not heard. Scores lie near 0 or near 1."""
+    unheard_phones: int = 8
+    """Phones of words in a row that are not heard, from which they count as left out: two or three words."""
 
     def expected_seconds(self, phones: int, pace: float | None = None) -> float:
         """Likely length of `phones` phones at `pace` seconds a phone."""
@@ -72,6 +80,18 @@ class Guard:
         """
         limits = self.guessed_length if pace is None else self.length
         return TokenWatch(self, limits, self.expected_seconds(phones, pace), token_rate)
+
+    def omission(self, words: Sequence[Sequence[str]], scores: Sequence[float]) -> Fault | None:
+        """Words in a row that were left out; `scores` are those of `words`, each given as its phones."""
+        missing = 0
+        for word, score in zip(words, scores, strict=True):
+            if score < self.unheard_score:
+                missing += len(word)
+            elif len(word) > _FITS_ANYWHERE:
+                missing = 0
+            if missing >= self.unheard_phones:
+                return Fault.OMISSION
+        return None
 
     def audio_fault(self, samples: FloatArray, sample_rate: int) -> Fault | None:
         """A long silence inside the finished samples [time] of a piece."""

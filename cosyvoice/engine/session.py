@@ -138,6 +138,8 @@ class Session:
         for attempt in range(self._retries(source) + 1):
             piece.retries = attempt
             tokens, watch, fault = self._tokens(source, number, attempt, piece)
+            if fault is None and isinstance(source, str):
+                fault = self._omission(source, tokens)
             if fault is None:
                 samples = self._render(source, tokens)
                 fault = self._request.guard.audio_fault(samples, self.report.sample_rate) if watch else None
@@ -166,6 +168,15 @@ class Session:
                 if fault is not None:
                     return tokens, watch, fault
         return tokens, watch, watch.finish() if watch else None
+
+    def _omission(self, text: str, tokens: list[int]) -> Fault | None:
+        """Whether `tokens` leave out words of `text`, where this model can hear that."""
+        recogniser = self._model.stages.recogniser
+        if recogniser is None or not tokens:
+            return None
+        with self.report.measure("text"):
+            words = recogniser.words(text)
+            return self._request.guard.omission(words, recogniser.scores(tokens, words))
 
     def _render(self, source: Piece, tokens: list[int]) -> FloatArray:
         stages, report = self._model.stages, self.report

@@ -198,6 +198,18 @@ class TextFrontend(Protocol):
         ...
 
 
+class TokenRecogniser(Protocol):
+    """Hears in speech tokens whether they say a text."""
+
+    def words(self, text: str) -> list[tuple[str, ...]]:
+        """The phones of every word that is spoken for a piece."""
+        ...
+
+    def scores(self, tokens: Sequence[int], words: Sequence[Sequence[str]]) -> list[float]:
+        """Mean probability of the phones of each of `words`, 0 to 1, where `tokens` say them best."""
+        ...
+
+
 @dataclass(frozen=True)
 class Stages:
     """All parts of one loaded model."""
@@ -208,6 +220,8 @@ class Stages:
     vocoder: VocoderStage
     speech_tokenizer: SpeechTokenizer
     speaker_encoder: SpeakerEncoder
+    recogniser: TokenRecogniser | None = None
+    """Reads this model's own speech tokens; None where it comes with none."""
     concurrent: bool = False
     """Whether it pays to run the language model beside flow and vocoder, in threads of one process."""
     description: dict[str, str] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from cosyvoice.engine.frontends import text_frontend
 from cosyvoice.engine.models import CosyVoiceModel, model_of
 from cosyvoice.engine.prompt_encoders import OnnxSpeakerEncoder, OnnxSpeechTokenizer
 from cosyvoice.engine.stages import FlowStage, Stages, VocoderStage
+from cosyvoice.engine.token_recogniser import token_recogniser
 from cosyvoice.native.causal_masked_diff import NativeCausalMaskedDiffStage
 from cosyvoice.native.causal_masked_diff import cache_values as unet_values
 from cosyvoice.native.flow import CacheType, NativeFlowStage
@@ -67,13 +68,15 @@ def load_native_model(
         config = apply_compat(config, compat)
     runtime, options = Runtime(threads), flow or FlowOptions()
     engine = flow_engine(options, config.flow, bundle, runtime)
+    text = text_frontend(config, directory, compat)
     stages = Stages(
-        text=text_frontend(config, directory, compat),
+        text=text,
         llm=NativeLLMStage(directory, config.llm, config.end_of_prompt_id, runtime, slots),
         flow=_flow_stage(directory, config.flow, runtime, engine, options, context_frames, compat),
         vocoder=_vocoder_stage(directory, config, bundle, runtime, compat),
         speech_tokenizer=OnnxSpeechTokenizer(directory / "speech_tokenizer.onnx", runtime.threads),
         speaker_encoder=OnnxSpeakerEncoder(directory / "campplus.onnx", runtime.threads),
+        recogniser=token_recogniser(directory, text, runtime.threads),
         # On two cores every stage takes both: overlapped, they were measured to delay the first chunk and gain nothing.
         concurrent=runtime.threads > 2,
         description={**runtime.description, **_description(engine), "precision": bundle.precision},

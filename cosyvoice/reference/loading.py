@@ -20,6 +20,7 @@ from cosyvoice.engine.models import CosyVoiceModel, model_of
 from cosyvoice.engine.prompt_encoders import OnnxSpeakerEncoder, OnnxSpeechTokenizer
 from cosyvoice.engine.speakers import bundled_speakers, named_voices
 from cosyvoice.engine.stages import Stages
+from cosyvoice.engine.token_recogniser import token_recogniser
 from cosyvoice.errors import ConfigError, ModelError
 from cosyvoice.flow.conditional import CausalConditionalFlow
 from cosyvoice.flow.masked_diff import MaskedDiffWithXvec
@@ -87,13 +88,15 @@ def load_reference_model(
         load_strictly(network, weights, path)
         network.requires_grad_(False).to(place)
     tokenizer = f"speech_tokenizer_{config.generation}.onnx" if released else "speech_tokenizer.onnx"
+    text = text_frontend(config, directory, compat)
     stages = Stages(
-        text=text_frontend(config, directory, compat),
+        text=text,
         llm=TorchLLMStage(llm, threads),
         flow=_flow_stage(flow, threads, compat),
         vocoder=_vocoder_stage(hift, config, of_release, threads, compat),
         speech_tokenizer=OnnxSpeechTokenizer(directory / tokenizer, threads),
         speaker_encoder=OnnxSpeakerEncoder(directory / "campplus.onnx", threads),
+        recogniser=token_recogniser(directory, text, threads),
         description={
             "backend": "reference",
             "device": device,

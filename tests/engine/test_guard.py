@@ -63,6 +63,26 @@ def test_the_pace_of_the_reference_counts() -> None:
     assert GUARD.expected_seconds(100, 0.0) == pytest.approx(5.0)
 
 
+@pytest.mark.parametrize(
+    ("scores", "fault"),
+    [
+        ((0.9, 0.1, 0.1, 0.9), Fault.OMISSION),
+        ((0.9, 0.9, 0.1, 0.0), Fault.OMISSION),
+        ((0.1, 0.9, 0.1, 0.9), None),
+        ((0.2, 0.2, 0.2, 0.2), None),
+    ],
+)
+def test_words_in_a_row_that_are_not_heard_were_left_out(scores: tuple[float, ...], fault: Fault | None) -> None:
+    words = [("HH", "AW1", "S", "T"), ("G", "R", "IY1", "N"), ("R", "UW1", "F", "S"), ("W", "AY1", "T", "ER0")]
+    assert GUARD.omission(words, scores) is fault
+
+
+def test_a_short_word_is_heard_by_chance_amid_others_that_were_left_out() -> None:
+    words = [("HH", "AW1"), ("IH1", "Z"), ("Y", "ER1", "Z"), ("F", "AA1", "DH", "ER0")]
+    assert GUARD.omission(words, (0.0, 0.5, 0.0, 0.0)) is Fault.OMISSION
+    assert GUARD.omission(words, (0.0, 0.5, 0.9, 0.0)) is None
+
+
 def test_silence_inside_is_found() -> None:
     tone = np.full(24000, 0.1, np.float32)
     long, short = np.zeros(40000, np.float32), np.zeros(20000, np.float32)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -113,6 +115,24 @@ def test_faults_are_found_while_tokens_arrive(make_fake: Any, bad: list[int], fa
     np.testing.assert_array_equal(spoken(running), samples_of(GOOD))
     assert running.report.pieces[0].faults == [fault]
     assert fake.llm.steps < 61 + 130
+
+
+def test_an_attempt_that_leaves_out_words_is_replaced_before_it_becomes_sound(make_fake: Any) -> None:
+    class Recogniser:
+        """Hears the words in `GOOD` only."""
+
+        def words(self, text: str) -> list[tuple[str, ...]]:
+            return [("W", "ER1", "D", "Z")] * len(text.split())
+
+        def scores(self, tokens: Sequence[int], words: Sequence[Sequence[str]]) -> list[float]:
+            return [0.9 if list(tokens) == GOOD else 0.0] * len(words)
+
+    fake = make_fake(GOOD[:55], GOOD)
+    fake.model.stages = replace(fake.model.stages, recogniser=Recogniser())
+    running = session(fake)
+    np.testing.assert_array_equal(spoken(running), samples_of(GOOD))
+    assert running.report.pieces[0].faults == [Fault.OMISSION]
+    assert len(fake.vocoder.calls) == 1
 
 
 def test_long_silence_in_the_sound_is_a_fault(make_fake: Any) -> None:
