@@ -7,6 +7,7 @@ the recogniser that the tokenizer was trained through; both are a few megabytes 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from cosyvoice.text.phone_frontend import PhoneFrontend
 from cosyvoice.text.written_words import written_words
 
 SHIPPED = Path(__file__).parent.parent / "pretrained" / "mini"
+ALIGNER = "aligner.onnx"
 FRAME_RATE = 50
 """Frames of the recogniser a second."""
 MAX_SECONDS = 3600.0
@@ -31,12 +33,27 @@ _BLOCK_TOKENS = 1500
 _CONTEXT_TOKENS = 40
 
 
+class TokenPhones:
+    """Speech tokens [tokens] to log-probabilities of phone classes [frames at 50 Hz, classes].
+
+    `directory` has the recogniser that its tokenizer was trained through; `purpose` is named where it is missing.
+    """
+
+    def __init__(self, directory: Path, threads: int | None, purpose: str) -> None:
+        self._session = LazySession(directory / ALIGNER, threads, purpose)
+
+    def __call__(self, tokens: Sequence[int] | NDArray[np.integer]) -> NDArray[np.float32]:
+        """Raises `ModelError` for a file that is missing or damaged."""
+        log_probs: NDArray[np.float32] = self._session.run(np.asarray(tokens, np.int32)[None])[0]
+        return log_probs
+
+
 class PhoneRecogniser:
     """Samples [time] at 16 kHz to log-probabilities of phone classes [frames at 50 Hz, classes]."""
 
     def __init__(self, directory: Path = SHIPPED, threads: int | None = None) -> None:
         self._tokenizer = OnnxSpeechTokenizer(directory / "speech_tokenizer.onnx", threads)
-        self._session = LazySession(directory / "aligner.onnx", threads, "placing words in time")
+        self._phones = TokenPhones(directory, threads, "placing words in time")
 
     def __call__(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """Raises `AudioError` for too few samples, `ModelError` for a damaged file."""
@@ -53,8 +70,7 @@ class PhoneRecogniser:
         return np.concatenate(heard)
 
     def _hear(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        log_probs: NDArray[np.float32] = self._session.run(self._tokenizer(samples)[None])[0]
-        return log_probs
+        return self._phones(self._tokenizer(samples))
 
 
 class Aligner:

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosyvoice.audio.resample import sinc_resample
+from cosyvoice.engine.aligner import SHIPPED
 from cosyvoice.engine.prompt_encoders import PROMPT_SAMPLE_RATE, OnnxSpeakerEncoder
 from cosyvoice.engine.stages import FloatArray
 from cosyvoice.errors import SeveralSpeakersError
 from cosyvoice.voice.checks import speech_only
 
-SHIPPED = Path(__file__).parent.parent / "pretrained" / "mini" / "campplus.onnx"
 DIFFERENT = 0.45
 """Cosine of the centres of the two groups below which they are two speakers."""
 
@@ -31,7 +31,7 @@ _ROUNDS = 10
 class SpeakerCheck:
     """Hears whether all of a recording is one voice. Not changed by use, and safe from many threads."""
 
-    def __init__(self, encoder: Path = SHIPPED, threads: int | None = None) -> None:
+    def __init__(self, encoder: Path = SHIPPED / "campplus.onnx", threads: int | None = None) -> None:
         self._encode = OnnxSpeakerEncoder(encoder, threads)
 
     def __call__(self, samples: FloatArray, sample_rate: int) -> None:

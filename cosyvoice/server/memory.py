@@ -12,6 +12,8 @@ import platform
 import threading
 import time
 
+from cosyvoice.native.memory import return_free_memory
+
 # From <malloc.h>.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 _ARENAS = 2
@@ -41,15 +43,15 @@ class FreeMemory:
 
     def __init__(self, seconds: float = 10.0) -> None:
         self._seconds, self._next = seconds, 0.0
-        self._trim = ctypes.CDLL(None).malloc_trim if _is_glibc() else None
+        self._possible = _is_glibc()
         self._lock = threading.Lock()
 
     def give_back(self) -> bool:
         """Do it where it is due; from any thread. Whether it was done."""
-        if self._trim is None or time.monotonic() < self._next or not self._lock.acquire(blocking=False):
+        if not self._possible or time.monotonic() < self._next or not self._lock.acquire(blocking=False):
             return False
         try:
-            self._trim(0)
+            return_free_memory()
             self._next = time.monotonic() + self._seconds
         finally:
             self._lock.release()

@@ -47,7 +47,8 @@ CHANGEABLE = frozenset(
 """Settings that a resumed run may change: how long and where it runs, and what it reports."""
 UPSTREAM = {"llm": ("tokenizer",), "flow": ("tokenizer", "speaker")}
 """The trained networks whose outputs a stage learns from."""
-_MODULES = {"tokenizer": "tokenizer", "speaker": "speaker_encoder"}
+MODULES = {"tokenizer": "tokenizer", "speaker": "speaker_encoder", "llm": "llm", "flow": "flow", "vocoder": "vocoder"}
+"""What the network that a stage is for is called in its checkpoints."""
 S = TypeVar("S", bound=StrictModel)
 
 
@@ -146,7 +147,7 @@ def _kept(stage: str, name: str, source: Source, compute: Callable[[], TokenStor
 
 def weights_fingerprint(runs: Path, stage: str) -> str:
     """A short hash of the averaged weights of the tokenizer or the speaker encoder."""
-    weights = load_averaged(runs / stage, _MODULES[stage])
+    weights = load_averaged(runs / stage, MODULES[stage])
     return _digest(part for key in sorted(weights) for part in (key.encode(), weights[key].numpy().tobytes()))
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,35 +24,22 @@ from cosyvoice.hifigan.generator import CausalHiFTGenerator
 from cosyvoice.llm.cosyvoice3_lm import CosyVoice3LM
 from cosyvoice.speaker_encoder.model import SpeakerEncoder
 from cosyvoice.speech_tokenizer.model import SpeechTokenizer
+from cosyvoice.training.configuration import SETTINGS, STAGES
 from cosyvoice.training.loop import INITIAL
-from cosyvoice.training.settings import (
-    FlowSettings,
-    LLMSettings,
-    SpeakerSettings,
-    StageSettings,
-    TokenizerSettings,
-    VocoderSettings,
-)
+from cosyvoice.training.run import MODULES
+from cosyvoice.training.settings import StageSettings
 
 TRAINING_FILE = "training.safetensors"
 _ONNX_FILES = {"tokenizer": ("speech_tokenizer.onnx", "aligner.onnx"), "speaker": ("campplus.onnx",)}
 _ONNX_PREFIX = {"tokenizer": "tokenizer.", "speaker": ""}
-_KINDS: dict[str, type[StageSettings]] = {
-    "tokenizer": TokenizerSettings,
-    "speaker": SpeakerSettings,
-    "llm": LLMSettings,
-    "flow": FlowSettings,
-    "vocoder": VocoderSettings,
-}
 _FILES = {"llm": "llm.safetensors", "flow": "flow.safetensors", "vocoder": "hift.safetensors"}
-_BUILT: dict[str, tuple[str, Callable[..., nn.Module]]] = {
-    "tokenizer": ("tokenizer", lambda settings: SpeechTokenizer(settings.model)),
-    "speaker": ("speaker_encoder", lambda settings: SpeakerEncoder(settings.model)),
-    "llm": ("llm", lambda settings: CosyVoice3LM(settings.model, end_of_prompt_id=None)),
-    "flow": ("flow", lambda settings: CausalMaskedDiffWithDiT(settings.model)),
-    "vocoder": ("vocoder", lambda settings: CausalHiFTGenerator(settings.model)),
+_NETWORKS: dict[str, Callable[[Any], nn.Module]] = {
+    "tokenizer": SpeechTokenizer,
+    "speaker": SpeakerEncoder,
+    "llm": partial(CosyVoice3LM, end_of_prompt_id=None),
+    "flow": CausalMaskedDiffWithDiT,
+    "vocoder": CausalHiFTGenerator,
 }
-"""Name of the averaged module in a checkpoint, and the network, by stage."""
 
 
 def write_training_file(folder: Path, networks: Mapping[str, nn.Module], settings: Mapping[str, StageSettings]) -> None:
@@ -75,17 +63,17 @@ def unpack(model: Path, runs: Path) -> list[Path]:
         ConfigError: a run folder exists already.
         ModelError: `model` was not made by `assemble`, or a file of it is missing or damaged.
     """
-    taken = [runs / stage for stage in _KINDS if (runs / stage).exists()]
+    taken = [runs / stage for stage in STAGES if (runs / stage).exists()]
     if taken:
         raise ConfigError(f"{taken[0]} exists already: choose another folder for the runs, or delete it")
     if not (model / TRAINING_FILE).is_file():
         raise ModelError(f"{model} holds no {TRAINING_FILE}: only models that `cosyvoice train assemble` made unpack")
-    found = {stage: _read_stage(model, stage) for stage in _KINDS}
+    found = {stage: _read_stage(model, stage) for stage in STAGES}
     for stage, (settings, weights) in found.items():
         folder = runs / stage
         folder.mkdir(parents=True)
         (folder / "settings.json").write_text(settings.model_dump_json(indent=1))
-        torch.save({"average": {_BUILT[stage][0]: weights}}, folder / INITIAL)
+        torch.save({"average": {MODULES[stage]: weights}}, folder / INITIAL)
     return [runs / stage for stage in found]
 
 
@@ -96,8 +84,8 @@ def _read_stage(model: Path, stage: str) -> tuple[StageSettings, dict[str, Tenso
     written = metadata.get("settings" if stage in _FILES else stage)
     if written is None:
         raise ModelError(f"{path} does not tell how {stage} was trained: only models made by `assemble` unpack")
-    settings = cast(StageSettings, _KINDS[stage].parse(json.loads(written), str(path)))
-    network = _BUILT[stage][1](settings)
+    settings = cast(Any, SETTINGS[stage].parse(json.loads(written), str(path)))
+    network = _NETWORKS[stage](settings.model)
     if stage == "vocoder":
         unfolded = unfold_weight_norm({name: value.numpy() for name, value in weights.items()})
         weights = {name: torch.from_numpy(value) for name, value in unfolded.items()}
