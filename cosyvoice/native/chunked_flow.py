@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from cosyvoice.config.model import CausalMaskedDiffConfig, FlowConfig
 from cosyvoice.engine.stages import FloatArray, FlowInput, TokenChunk
 from cosyvoice.errors import ConfigError, GenerationError, VoiceError
+from cosyvoice.native.blas import one_blas_thread
 from cosyvoice.native.flow_cache import ContextLimit, EvaluationCache, FlowContext, PromptCache
 from cosyvoice.native.memory import return_free_memory
 from cosyvoice.native.noise import released_start_noise
@@ -183,6 +184,7 @@ class ChunkedFlowStage(ABC):
         """What a context holds before the first chunk; the entries of the solver's evaluations come first."""
         return self._start
 
+    @one_blas_thread
     def init_state(self, inputs: FlowInput) -> ChunkedFlowState:
         """See `FlowStage`. Raises `ModelError` for a token outside the vocabulary."""
         parts = (inputs.prompt_token, inputs.prompt_mel, inputs.speaker_embedding)
@@ -201,6 +203,7 @@ class ChunkedFlowStage(ABC):
         state = self.init_state(inputs)
         self._prompt_context(state)
 
+    @one_blas_thread
     def step(self, chunk: TokenChunk, state: ChunkedFlowState) -> tuple[FloatArray, ChunkedFlowState]:
         """See `FlowStage`.
 

@@ -19,6 +19,7 @@ from cosyvoice.engine.compat import Compat
 from cosyvoice.engine.joint_vocoder import JointVocoderStage, SourceDraws
 from cosyvoice.engine.stages import FloatArray
 from cosyvoice.errors import ModelError
+from cosyvoice.native.blas import one_blas_thread
 from cosyvoice.native.f0_predictor import ConvF0Predictor
 from cosyvoice.native.overlap_add import OverlapAdd
 from cosyvoice.native.runtime import Runtime, run
@@ -50,14 +51,17 @@ class NativeHiFT:
         if inputs != {"mel": [config.in_channels], "spectrum": [config.istft_n_fft + 2]}:
             raise ModelError(f"{directory / GRAPH_NAME} is of another configuration; convert the model again")
 
+    @one_blas_thread
     def predict_f0(self, mel: FloatArray) -> FloatArray:
         """See `VocoderNetworks`."""
         return self._f0.predict(mel).astype(np.float32, copy=False)
 
+    @one_blas_thread
     def excite(self, f0: FloatArray, phases: FloatArray, noise: FloatArray) -> FloatArray:
         """See `VocoderNetworks`."""
         return self._source.excite(f0, phases, noise)
 
+    @one_blas_thread
     def decode(self, mel: FloatArray, source: FloatArray) -> FloatArray:
         """See `VocoderNetworks`."""
         spectrum = self._spectrum.whole(source)

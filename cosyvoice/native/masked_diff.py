@@ -17,6 +17,7 @@ from cosyvoice.engine.compat import Compat
 from cosyvoice.engine.overlapped_flow import ChunkNoise, OverlappedFlowStage, PositionNoise
 from cosyvoice.engine.stages import FloatArray, FlowInput
 from cosyvoice.errors import GenerationError, VoiceError
+from cosyvoice.native.blas import one_blas_thread
 from cosyvoice.native.chunked_flow import WEIGHTS
 from cosyvoice.native.flow_voice import VoiceReader, Weights
 from cosyvoice.native.noise import released_start_noise
@@ -38,6 +39,7 @@ class NativeMaskedDiffFlow:
         self._reader = VoiceReader(Weights(directory / WEIGHTS), config)
         self._times = embedded_times(directory / WEIGHTS, config.unet, plan.times)
 
+    @one_blas_thread
     def voice(self, inputs: FlowInput) -> UNetVoice:
         """See `ChunkFlow`. Raises `VoiceError` for tokens without mel or the reverse, `ModelError` for a token outside
         the vocabulary."""
@@ -48,6 +50,7 @@ class NativeMaskedDiffFlow:
             )
         return UNetVoice.of(inputs, self._reader)
 
+    @one_blas_thread
     def sample(
         self, voice: UNetVoice, tokens: Sequence[int], noise: FloatArray, cache: FloatArray | None
     ) -> tuple[FloatArray, FloatArray]:

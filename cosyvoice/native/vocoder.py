@@ -22,6 +22,7 @@ from cosyvoice.config.model import HiFTConfig
 from cosyvoice.engine.mel_chunk import check_any_frame, new_mel
 from cosyvoice.engine.stages import FloatArray, MelChunk
 from cosyvoice.errors import GenerationError, ModelError
+from cosyvoice.native.blas import one_blas_thread
 from cosyvoice.native.f0_predictor import LOOK_RIGHT, F0Predictor, F0State
 from cosyvoice.native.noise import SourceNoise
 from cosyvoice.native.overlap_add import OverlapAdd, OverlapState
@@ -116,6 +117,7 @@ class NativeVocoderStage:
     def _no_memories(self) -> dict[str, FloatArray]:
         return {name: np.zeros(shape, np.float32) for name, shape in self._memories.items()}
 
+    @one_blas_thread
     def step(self, chunk: MelChunk, state: NativeVocoderState) -> tuple[FloatArray, NativeVocoderState]:
         """See `VocoderStage`. An utterance holds back `LOOK_RIGHT` + `conv_pre_look_right` + 1 frames until it ends.
 
