@@ -291,7 +291,7 @@ def instruct(page: Page, checks: Checks) -> None:
     checks.add("instruct: explained", "follows no instructions" in page.locator("#instruct-none").inner_text())
 
 
-def instructed(page: Page, players: Players, checks: Checks, recording: Path) -> None:
+def instructed(page: Page, players: Players, checks: Checks, recording: Path, folder: Path) -> None:
     """A model that follows instructions, with a voice that is cloned first, is told how to speak."""
     open_tab(page, "Clone")
     page.locator("#clone-recording input[type=file]").set_input_files(recording)
@@ -310,6 +310,7 @@ def instructed(page: Page, players: Players, checks: Checks, recording: Path) ->
     samples, rate = players.audio(page.locator("#instruct-go").click)
     loudest = float(np.abs(samples).max())
     checks.add("instruct: spoken as told", loudest > 0.0, f"{len(samples) / rate:.2f} s, peak {loudest:.3f}")
+    picture(page, folder, "instruct-light")
 
 
 def choose(page: Page, panel: Locator, label: str, option: str) -> None:
@@ -335,7 +336,7 @@ def long_text(page: Page, checks: Checks, book: Path) -> None:
         before = status.inner_text()
         page.wait_for_timeout(4000)
     unfinished = "paused" in before and "6 of 6" not in before
-    checks.add("long text: paused", status.inner_text() == before and unfinished, before.split("\n")[0])
+    checks.add("long text: paused", status.inner_text() == before and unfinished, " | ".join(before.split("\n")))
     page.locator("#long-pause").click()
     expect(status).to_contain_text("finished", timeout=PATIENCE_MS)
     checks.add("long text: finished", "could not" not in status.inner_text(), status.inner_text().split("\n")[0])
@@ -427,7 +428,7 @@ def main() -> int:
                     players = Players(page)
                     page.goto(address)
                     page.wait_for_selector("#speak-go", timeout=PATIENCE_MS)
-                    instructed(page, players, checks, recording)
+                    instructed(page, players, checks, recording, arguments.images)
             browser.close()
     for image in arguments.images.glob("page-*.png"):
         checks.add(f"{image.name} is small", image.stat().st_size < 200_000, f"{image.stat().st_size // 1000} kB")

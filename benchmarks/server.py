@@ -79,10 +79,18 @@ def resident_bytes(pid: int) -> int:
 
 async def busy_places(http: httpx.AsyncClient) -> int:
     """How many requests are under way: run, wait for a place, or for their client."""
+    return await _requests(http, "running|waiting|paused")
+
+
+async def paused_requests(http: httpx.AsyncClient) -> int:
+    """How many requests have begun and wait for their client."""
+    return await _requests(http, "paused")
+
+
+async def _requests(http: httpx.AsyncClient, states: str) -> int:
     text = (await http.get("/metrics")).text
     return sum(
-        int(float(value))
-        for value in re.findall(r"^cosyvoice_requests_(?:running|waiting|paused)\{\S*\} (\S+)", text, re.M)
+        int(float(value)) for value in re.findall(rf"^cosyvoice_requests_(?:{states})\{{\S*\}} (\S+)", text, re.M)
     )
 
 

@@ -2,7 +2,8 @@
 
 Speech in all formats, events, batches, references, uploads and deletions of voices, clients that leave and clients
 that send nonsense. Resident memory is read all the time; the growth is that of the last fifth of the run against the
-first fifth after the warm-up.
+first fifth after the warm-up. What runs at a moment takes half of it and more, so it is also read at rest: in breaks in
+which nobody asks for anything, the growth being that of the last two against the first two after the warm-up.
 
     python benchmarks/soak.py --minutes 30
 """
@@ -23,9 +24,11 @@ from typing import Any
 import httpx
 import numpy as np
 import soundfile
-from server import resident_bytes, running_server
+from server import resident_bytes, running_server, seconds_until_idle
 
 WARM_UP_FRACTION = 0.1
+TIDY_SECONDS = 17.0
+"""After which an idle server has given back what it does not hold: twice the time between two rounds, and some more."""
 SENTENCE = "The morning was quiet, and nobody spoke of the night before."
 
 
@@ -43,8 +46,8 @@ def recording(seed: int) -> bytes:
 class Client:
     """Does one thing after the other, at random."""
 
-    def __init__(self, http: httpx.AsyncClient, seed: int, tally: Counter[str]) -> None:
-        self._http, self._chance, self._tally, self._seed = http, random.Random(seed), tally, seed
+    def __init__(self, http: httpx.AsyncClient, seed: int, tally: Counter[str], go: asyncio.Event) -> None:
+        self._http, self._chance, self._tally, self._seed, self._go = http, random.Random(seed), tally, seed, go
         self._count = 0
 
     async def run(self, end: float) -> None:
@@ -52,6 +55,7 @@ class Client:
         requests = (self._speak, self._speak, self._leave, self._events, self._batch)
         actions = (*requests, self._clone, self._voice, self._bad)
         while time.monotonic() < end:
+            await self._go.wait()
             self._count += 1
             action = self._chance.choice(actions)
             try:
@@ -101,27 +105,44 @@ class Client:
         return 400 if status == 404 else status
 
 
-async def traffic(url: str, pid: int, clients: int, seconds: float) -> dict[str, Any]:
-    """Traffic for `seconds`; the report."""
+async def traffic(url: str, pid: int, clients: int, seconds: float, breaks: int) -> dict[str, Any]:
+    """Traffic for `seconds`, breaks included; the report."""
     tally: Counter[str] = Counter()
     memory: list[tuple[float, int]] = []
+    rest: list[int] = []
+    go = asyncio.Event()
     begin = time.monotonic()
     async with httpx.AsyncClient(base_url=url, timeout=300) as http:
-        working = asyncio.gather(*(Client(http, i, tally).run(begin + seconds) for i in range(clients)))
-        while not working.done():
-            memory.append((time.monotonic() - begin, resident_bytes(pid)))
-            await asyncio.wait([working], timeout=max(seconds / 300, 0.2))
+        working = asyncio.gather(*(Client(http, i, tally, go).run(begin + seconds) for i in range(clients)))
+        for number in range(1, breaks + 1):
+            go.set()
+            while not working.done() and (now := time.monotonic() - begin) < number / breaks * seconds:
+                memory.append((now, resident_bytes(pid)))
+                await asyncio.sleep(0.5)
+            go.clear()
+            await seconds_until_idle(http)
+            await asyncio.sleep(TIDY_SECONDS)
+            rest.append(resident_bytes(pid))
+        go.set()
         await working
     warm = [size for when, size in memory if when > WARM_UP_FRACTION * seconds]
     fifth = max(len(warm) // 5, 1)
-    before, after = float(np.median(warm[:fifth])), float(np.median(warm[-fifth:]))
     failures = {name: count for name, count in tally.items() if " 5" in name or name.startswith("transport")}
     return {
         "minutes": round(seconds / 60, 1),
         "outcomes": dict(sorted(tally.items())),
         "failures": failures,
-        "resident_mib": {"after_warm_up": round(before / 2**20, 1), "at_the_end": round(after / 2**20, 1)},
-        "curve_mib": curve(memory, seconds),
+        "in_traffic": growth(warm[:fifth], warm[-fifth:]) | {"curve_mib": curve(memory, seconds)},
+        "at_rest": growth(rest[1:3], rest[-2:]) | {"curve_mib": [round(size / 2**20, 1) for size in rest]},
+    }
+
+
+def growth(begin: list[int], end: list[int]) -> dict[str, Any]:
+    """Medians of the resident memory after the warm-up and at the end, in MiB, and by how much they differ."""
+    before, after = float(np.median(begin)), float(np.median(end))
+    return {
+        "after_warm_up_mib": round(before / 2**20, 1),
+        "at_the_end_mib": round(after / 2**20, 1),
         "growth_percent": round(100 * (after / before - 1), 2),
     }
 
@@ -137,13 +158,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--clients", type=int, default=6)
+    parser.add_argument("--breaks", type=int, default=10, help="in which memory is read at rest, 17 s and more each")
     parser.add_argument("--growth", type=float, default=3.0, help="percent that are allowed")
     parser.add_argument("serve", nargs="*", help="arguments of `cosyvoice serve`, behind --")
     arguments = parser.parse_args()
     with running_server(*arguments.serve) as (url, pid):
-        report = asyncio.run(traffic(url, pid, arguments.clients, 60 * arguments.minutes))
+        report = asyncio.run(traffic(url, pid, arguments.clients, 60 * arguments.minutes, arguments.breaks))
     print(json.dumps(report, indent=2))
-    sys.exit(1 if report["failures"] or report["growth_percent"] > arguments.growth else 0)
+    grown = any(report[when]["growth_percent"] > arguments.growth for when in ("in_traffic", "at_rest"))
+    sys.exit(1 if report["failures"] or grown else 0)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,9 @@ def draw_speech(
     wave, picture = figure.subplots(2, 1, sharex=True, height_ratios=[1, 3])
     wave.plot(seconds, samples, linewidth=0.4)
     wave.set_ylabel("amplitude")
+    wave.margins(x=0.0)
+    peak = float(np.abs(samples).max(initial=1e-3))
+    wave.set_ylim(-1.05 * peak, 1.05 * peak)
     # A window of 25 ms with four frames a window; short speech is padded to two windows.
     window = int(0.025 * sample_rate)
     padded = np.pad(samples, (0, max(0, 2 * window - len(samples))))

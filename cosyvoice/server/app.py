@@ -64,7 +64,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: SpeechService = app.state.service
     async with listening(service):
         # In the background: the process is alive meanwhile, though not ready.
-        tasks = [asyncio.create_task(service.warm_up()), asyncio.create_task(service.watch_voices())]
+        tasks = [asyncio.create_task(service.warm_up()), asyncio.create_task(service.tidy_up())]
         try:
             yield
         finally:

@@ -44,13 +44,21 @@ class FreeMemory:
     def __init__(self, seconds: float = 10.0) -> None:
         self._seconds, self._next = seconds, 0.0
         self._possible = _is_glibc()
+        self._freed = False
         self._lock = threading.Lock()
 
+    def freed(self) -> bool:
+        """Something has been freed, which goes back now or later; as `give_back`."""
+        self._freed = True
+        return self.give_back()
+
     def give_back(self) -> bool:
-        """Do it where it is due; from any thread. Whether it was done."""
-        if not self._possible or time.monotonic() < self._next or not self._lock.acquire(blocking=False):
+        """Do it where something was freed and it is due; from any thread. Whether it was done."""
+        due = self._possible and self._freed and time.monotonic() >= self._next
+        if not due or not self._lock.acquire(blocking=False):
             return False
         try:
+            self._freed = False
             return_free_memory()
             self._next = time.monotonic() + self._seconds
         finally:

@@ -6,9 +6,9 @@ are passed over, since clients send what other servers understand.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from cosyvoice.engine.sampling import HIGHEST_TEMPERATURE
 from cosyvoice.server.encoding import AudioFormat
@@ -43,6 +43,8 @@ class VoiceId(BaseModel):
 class NormalizationOptions(BaseModel):
     """How a text is prepared; further fields that other servers know are passed over."""
 
+    model_config = ConfigDict(strict=True)
+
     normalize: bool | None = Field(
         None, description="false reads the text as it stands, in one piece, without spelling out numbers."
     )
@@ -51,7 +53,8 @@ class NormalizationOptions(BaseModel):
 class SpeechOptions(BaseModel):
     """How to speak; a batch has these for all its items, and each item may have its own."""
 
-    model_config = ConfigDict(strict=False, allow_inf_nan=False, protected_namespaces=())
+    # Strict, since pydantic otherwise takes "yes" and 0.0 for booleans.
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, protected_namespaces=())
 
     voice: Text | VoiceId | None = Field(None, description="Name of a voice, or OpenAI's name for one.")
     instructions: str | None = Field(None, max_length=4096, description="How to say it, where the model can be told.")
@@ -79,6 +82,12 @@ class SpeechOptions(BaseModel):
     )
     normalization_options: NormalizationOptions | None = None
     return_download_link: bool | None = Field(None, description="Has no effect: nothing that is spoken is kept.")
+
+    @field_validator("seed", "chunk_tokens", "top_k", "max_new_tokens", mode="before")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        """In JSON, 5.0 is a whole number."""
+        return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class SpeechBody(SpeechOptions):

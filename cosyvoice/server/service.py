@@ -41,7 +41,7 @@ WARM_UP_TEXT = "This is sentence 1 of 25, which nobody hears."
 """Its numbers also load what reads them aloud."""
 _SECONDS_OF_A_FEED = 15.0
 """Speech that is expected of a text which is not written yet."""
-_WATCH_SECONDS = 5.0
+_TIDY_SECONDS = 5.0
 _log = logging.getLogger("cosyvoice.server")
 
 
@@ -129,12 +129,14 @@ class SpeechService:
             self._jobs[job] = self._workers.submit(self._work, job)
         return job
 
-    async def watch_voices(self) -> None:
-        """Until it is cancelled: forget the voices that other processes delete."""
+    async def tidy_up(self) -> None:
+        """Until it is cancelled: forget the voices that other processes delete, and give back the memory that the last
+        requests have left."""
         while True:
-            await asyncio.sleep(_WATCH_SECONDS)
+            await asyncio.sleep(_TIDY_SECONDS)
             with contextlib.suppress(Exception):
                 await asyncio.to_thread(self.voices.forget_deleted)
+                await asyncio.to_thread(self._memory.give_back)
 
     def begin_drain(self) -> None:
         """Let nobody in any more; what is under way goes on."""
@@ -235,7 +237,7 @@ class SpeechService:
         job.channel.finish(error)
         with contextlib.suppress(Exception):
             self.voices.forget_deleted()
-        self._memory.give_back()
+        self._memory.freed()
 
     def _account(self, job: SpeechJob, outcome: str, error: BaseException | None) -> None:
         self.metrics.request(outcome)

@@ -24,7 +24,7 @@ from cosyvoice.engine.alignment import HEARD
 from cosyvoice.engine.pipeline import TTS
 from cosyvoice.engine.stages import FloatArray
 from cosyvoice.errors import OutputError, VoiceError
-from cosyvoice.server.errors import RequestError
+from cosyvoice.server.errors import UNPROCESSABLE, RequestError
 from cosyvoice.server.settings import Settings
 from cosyvoice.server.uploads import decode_upload
 from cosyvoice.voice.store import SUFFIX, VoiceStore, check_name
@@ -160,7 +160,7 @@ class ServerVoices:
                 raise RequestError(
                     f"the {field} of a voice is missing; say "
                     + ("who allowed its use, and for what" if field == "consent" else "where the recording came from"),
-                    param=field, code="missing_required_parameter",
+                    status=UNPROCESSABLE, param=field, code="missing_required_parameter",
                 )  # fmt: skip
         name = check_name(upload.name)
         with self._changing():

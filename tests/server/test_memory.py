@@ -43,9 +43,21 @@ def test_freed_blocks_go_back_to_the_system() -> None:
 @glibc
 def test_memory_is_given_back_at_most_once_in_a_while() -> None:
     free = FreeMemory(seconds=60)
-    assert free.give_back() and not free.give_back()
+    assert free.freed() and not free.freed()
+
+
+@glibc
+def test_what_was_freed_before_it_was_due_is_given_back_later_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(memory.time, "monotonic", lambda: now)
+    free = FreeMemory(seconds=60)
+    assert not free.give_back() and free.freed() and not free.freed()
+    now = 61.0
+    assert free.give_back()
+    now = 122.0
+    assert not free.give_back()
 
 
 def test_another_allocator_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("", ""))
-    assert not bound_allocator() and not FreeMemory().give_back()
+    assert not bound_allocator() and not FreeMemory().freed()

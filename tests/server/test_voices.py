@@ -52,7 +52,7 @@ def test_a_voice_is_kept_with_consent_and_provenance(voices: ServerVoices, uploa
 @pytest.mark.parametrize("field", ["consent", "provenance"])
 def test_neither_may_be_missing(voices: ServerVoices, upload: Any, field: str) -> None:
     error = refused(lambda: voices.add(upload(**{field: "  "})))
-    assert (error.status, error.param) == (400, field)
+    assert (error.status, error.param) == (422, field)
     assert voices.uploaded() == []
 
 

@@ -39,7 +39,7 @@ _WAV: dict[int | str, dict[str, Any]] = {
 class SynthesizeBody(BaseModel):
     """A text, and whose voice: `speaker`, `prompt_audio` as base64 or in the operator's folder, or the first voice."""
 
-    model_config = ConfigDict(allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     text: Text
     prompt_audio: Text | None = Field(None, description="Base64, a data URL, a voice, or a path in the allowed folder.")
