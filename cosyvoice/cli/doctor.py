@@ -24,7 +24,7 @@ _NEEDED = (
 _OPTIONAL = {
     "tokenizers": "text of released models: pip install 'cosyvoice[released]'",
     "matplotlib": "spectrograms: pip install 'cosyvoice[plot]'",
-    "pocketsphinx": "evaluation: pip install 'cosyvoice[evaluate]'",
+    "pocketsphinx": "evaluation, transcripts on the page: pip install 'cosyvoice[evaluate]'",
     "gradio": "the page: pip install 'cosyvoice[webui]'",
     "hydra-core": "training: pip install 'cosyvoice[train]'",
 }
