@@ -41,7 +41,6 @@ def draw_speech(
     wave, picture = figure.subplots(2, 1, sharex=True, height_ratios=[1, 3])
     wave.plot(seconds, samples, linewidth=0.4)
     wave.set_ylabel("amplitude")
-    wave.margins(x=0.0)
     peak = float(np.abs(samples).max(initial=1e-3))
     wave.set_ylim(-1.05 * peak, 1.05 * peak)
     # A window of 25 ms with four frames a window; short speech is padded to two windows.
@@ -52,6 +51,7 @@ def draw_speech(
             padded, NFFT=window, noverlap=window - window // 4, Fs=sample_rate,
             scale="dB", vmin=_LOWEST_DB, cmap="magma",
         )  # fmt: skip
+    picture.set_xlim(0.0, max(len(samples), 1) / sample_rate)
     picture.set_xlabel("time (s)")
     picture.set_ylabel("frequency (Hz)")
     # Digital silence is infinitely far below, and is left out of the picture: it has the colour of the lowest.
