@@ -1,9 +1,11 @@
 """Half an hour of mixed traffic: does memory stay where it was after the warm-up?
 
 Speech in all formats, events, batches, references, uploads and deletions of voices, clients that leave and clients
-that send nonsense. Resident memory is read all the time; the growth is that of the last fifth of the run against the
-first fifth after the warm-up. What runs at a moment takes half of it and more, so it is also read at rest: in breaks in
-which nobody asks for anything, the growth being that of the last two against the first two after the warm-up.
+that send nonsense. Before it, as many references are spoken with as the server remembers voices, so that its caches,
+which have bounds, are full. Resident memory is read all the time; the growth is that of the last fifth of the run
+against the first fifth after the warm-up. What runs at a moment takes half of it and more, so it is also read at rest:
+in breaks in which nobody asks for anything, the growth being that of the last two against the first two after the
+warm-up.
 
     python benchmarks/soak.py --minutes 30
 """
@@ -27,6 +29,8 @@ import soundfile
 from server import resident_bytes, running_server, seconds_until_idle
 
 WARM_UP_FRACTION = 0.1
+REFERENCES = 64
+"""Voices that a server remembers, more than the flow's memory of references holds."""
 TIDY_SECONDS = 17.0
 """After which an idle server has given back what it does not hold: twice the time between two rounds, and some more."""
 SENTENCE = "The morning was quiet, and nobody spoke of the night before."
@@ -82,8 +86,7 @@ class Client:
         return await self._post("/v1/audio/speech/batch", {"items": [{"input": "One."}, {"input": "Two."}]})
 
     async def _clone(self) -> int:
-        audio = base64.b64encode(recording(self._chance.randrange(1000))).decode()
-        return await self._post("/v1/audio/speech", {"input": "Hello there.", "ref_audio": audio})
+        return await _speak_like(self._http, self._chance.randrange(1000))
 
     async def _leave(self) -> int:
         async with self._http.stream("POST", "/v1/audio/speech", json={"input": " ".join([SENTENCE] * 5)}) as answer:
@@ -103,6 +106,20 @@ class Client:
         body = self._chance.choice([{}, {"input": ""}, {"input": "a", "voice": "nobody"}, {"input": "a", "speed": -1}])
         status = await self._post("/v1/audio/speech", body)
         return 400 if status == 404 else status
+
+
+async def _speak_like(http: httpx.AsyncClient, seed: int) -> int:
+    audio = base64.b64encode(recording(seed)).decode()
+    answer = await http.post("/v1/audio/speech", json={"input": "Hello there.", "ref_audio": audio})
+    return answer.status_code
+
+
+async def fill_caches(url: str, clients: int) -> None:
+    """Speak once with each of `REFERENCES` recordings."""
+    async with httpx.AsyncClient(base_url=url, timeout=300) as http:
+        for first in range(0, REFERENCES, clients):
+            seeds = range(first, min(first + clients, REFERENCES))
+            await asyncio.gather(*(_speak_like(http, seed) for seed in seeds))
 
 
 async def traffic(url: str, pid: int, clients: int, seconds: float, breaks: int) -> dict[str, Any]:
@@ -163,6 +180,7 @@ def main() -> None:
     parser.add_argument("serve", nargs="*", help="arguments of `cosyvoice serve`, behind --")
     arguments = parser.parse_args()
     with running_server(*arguments.serve) as (url, pid):
+        asyncio.run(fill_caches(url, arguments.clients))
         report = asyncio.run(traffic(url, pid, arguments.clients, 60 * arguments.minutes, arguments.breaks))
     print(json.dumps(report, indent=2))
     grown = any(report[when]["growth_percent"] > arguments.growth for when in ("in_traffic", "at_rest"))
