@@ -42,10 +42,21 @@ from cosyvoice.server.translate import check_model, ignored, speech_request
 
 router = APIRouter(tags=["speech"])
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+_EVENT: dict[str, Any] = {
+    "schema": {
+        "type": "object",
+        "description": "One event of the stream.",
+        "properties": {
+            "event": {"enum": ["speech.audio.delta", "speech.audio.done", "error"]},
+            "data": {"type": "string", "contentMediaType": "application/json"},
+        },
+        "required": ["event", "data"],
+    }
+}
 _AUDIO: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The speech as it is made, or events that carry it.",
-        "content": dict.fromkeys((*MEDIA_TYPES.values(), "text/event-stream"), _BINARY),
+        "content": {**dict.fromkeys(MEDIA_TYPES.values(), _BINARY), "text/event-stream": _EVENT},
         "model": SpeechAnswer,
     }
 }
