@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from cosyvoice.benchmark.harness import CLOCK, Clock
 from cosyvoice.benchmark.workload import TEXT, UNGUARDED, Workload
+from cosyvoice.engine.decoding import DecodingRules, decode
 from cosyvoice.engine.pipeline import TTS
 from cosyvoice.engine.stages import FloatArray, LLMStage, MelChunk, TokenChunk
 
@@ -104,7 +105,8 @@ def measure_stream(
 def measure_concurrency(tts: TTS, work: Workload, requests: int, tokens: int, clock: Clock = CLOCK) -> Parts:
     """`tokens` steps of the language model for each of `requests`: one request at a time, and all together.
 
-    Reading the prompts is not measured. `difference` is no time: it is the greatest difference of the last
+    Both ways go through the loop that decodes every request, with a sampler that says a script. Reading the prompts is
+    not measured. `difference` is no time: it is the greatest difference of the last
     log-probabilities between the two ways.
     """
     stage, alone, scores = tts.model.stages.llm, 0.0, []
@@ -148,22 +150,21 @@ class _Decoder:
     """One request to the language model."""
 
     def __init__(self, stage: LLMStage, work: Workload, number: int, tokens: int) -> None:
-        self._stage, self._script = stage, work.script(number + tokens)[number:]
-        self._state = stage.init_state(work.llm_input(number))
+        self._script = iter(work.script(number + tokens + 1)[number:])
+        self._scores = np.zeros(0, np.float32)
+        rules = DecodingRules(stop_ids=(), blocked_before_minimum=(), minimum=0, maximum=tokens + 1)
+        self._tokens = decode(stage, work.llm_input(number), self._choose, rules)
 
     def read(self) -> None:
         """Everything up to the first scores."""
-        try:
-            _, self._state = self._stage.step(None, self._state)
-        except BaseException:
-            self._stage.release(self._state)
-            raise
+        next(self._tokens)
 
     def decode(self) -> FloatArray:
-        """Say the script; the scores after its last token."""
-        try:
-            for token in self._script:
-                scores, self._state = self._stage.step(token, self._state)
-            return scores
-        finally:
-            self._stage.release(self._state)
+        """Say the script; the scores after its last token but one, which is not read any more."""
+        for _ in self._tokens:
+            pass
+        return self._scores
+
+    def _choose(self, scores: FloatArray, history: Sequence[int]) -> int:
+        self._scores = scores
+        return next(self._script)

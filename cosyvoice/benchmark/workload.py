@@ -7,10 +7,11 @@ it chooses is the next token of the script. Flow and vocoder cost the same whate
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from cosyvoice.config.model import ModelConfig
 from cosyvoice.engine.guard import Guard, LengthLimits
 from cosyvoice.engine.models import model_of
 from cosyvoice.engine.pipeline import TTS
-from cosyvoice.engine.stages import FloatArray, FlowInput, LLMInput, LLMStage, TextStream
+from cosyvoice.engine.stages import Choose, ChoosesTokens, FloatArray, FlowInput, LLMInput, LLMStage, TextStream
 from cosyvoice.errors import ConfigError
 from cosyvoice.voice.store import VoiceStore
 from cosyvoice.voice.voice import Voice
@@ -101,7 +102,7 @@ class Workload:
         stages = replace(
             tts.model.stages,
             text=FixedText(text.tolist(), self.prompt_text()),
-            llm=ScriptedLLM(tts.model.stages.llm, self.script(count), tts.model.stop_ids[-1]),
+            llm=scripted_llm(tts.model.stages.llm, self.script(count), tts.model.stop_ids[-1]),
         )
         return TTS(model_of(self.config, stages), VoiceStore())
 
@@ -114,6 +115,12 @@ class Workload:
 
 def _mel(rng: np.random.Generator, frames: int, config: ModelConfig) -> FloatArray:
     return rng.normal(MEL_MEAN, MEL_STD, (frames, config.mel.n_mels)).astype(np.float32)
+
+
+def scripted_llm(stage: LLMStage, script: Sequence[int], stop_id: int) -> ScriptedLLM:
+    """`stage` saying `script`, by the same way as without one."""
+    kind = _ScriptedTokens if isinstance(stage, ChoosesTokens) else ScriptedLLM
+    return kind(stage, script, stop_id)
 
 
 class ScriptedLLM:
@@ -131,9 +138,7 @@ class ScriptedLLM:
         """See `LLMStage`."""
         inner, position = state
         scores, inner = self._stage.step(token, inner)
-        chosen = np.full_like(scores, -np.inf)
-        chosen[self._script[position]] = 0.0
-        return chosen, (inner, position + 1)
+        return self._forced(scores, position), (inner, position + 1)
 
     def release(self, state: tuple[Any, int]) -> None:
         """See `LLMStage`."""
@@ -142,6 +147,24 @@ class ScriptedLLM:
     def text_stream(self, inputs: LLMInput, sampler: Any, limit: int | None = None) -> TextStream:
         """Not for benchmarks: raises `ConfigError`."""
         raise ConfigError("a scripted language model reads whole texts only; give it the text at once")
+
+    def _forced(self, scores: FloatArray, position: int) -> FloatArray:
+        """Log-probabilities like `scores` that leave one choice."""
+        forced = np.full_like(scores, -np.inf)
+        forced[self._script[position]] = 0.0
+        return forced
+
+
+class _ScriptedTokens(ScriptedLLM):
+    """The same on a language model that applies the choices of tokens itself."""
+
+    def tokens(self, state: tuple[Any, int], choose: Choose, limit: int) -> Iterator[int]:
+        """See `ChoosesTokens`."""
+        inner, position = state
+        positions = itertools.count(position)
+        return cast(ChoosesTokens, self._stage).tokens(
+            inner, lambda scores: choose(self._forced(scores, next(positions))), limit
+        )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cosyvoice.engine.stages import FloatArray, LLMInput, LLMStage
+from cosyvoice.engine.stages import ChoosesTokens, FloatArray, LLMInput, LLMStage
 
 Sampler = Callable[[FloatArray, Sequence[int]], int]
 """Chooses an output id from log-probabilities [outputs] and the ids chosen so far."""
@@ -40,18 +40,17 @@ def decode(stage: LLMStage, inputs: LLMInput, sampler: Sampler, rules: DecodingR
     The state is released however the iteration ends, also when it is abandoned.
     """
     state = stage.init_state(inputs)
-    history: list[int] = []
+    choose = _Choice(sampler, rules)
     token: int | None = None
     try:
-        while len(history) < rules.maximum:
+        if isinstance(stage, ChoosesTokens):
+            yield from stage.tokens(state, choose, rules.maximum)
+            return
+        for _ in range(rules.maximum):
             scores, state = stage.step(token, state)
-            if len(history) < rules.minimum and rules.blocked_before_minimum:
-                scores = scores.copy()
-                scores[list(rules.blocked_before_minimum)] = -np.inf
-            token = sampler(scores, history)
-            if token in rules.stop_ids:
+            token = choose(scores)
+            if token is None:
                 return
-            history.append(token)
             yield token
     finally:
         stage.release(state)
@@ -80,3 +79,22 @@ def thin_out_runs(tokens: Iterator[int], thinned: Container[int], longest: int) 
         run = run + 1 if token in thinned else 0
         if run <= longest:
             yield token
+
+
+class _Choice:
+    """A sampler under the rules of an utterance."""
+
+    def __init__(self, sampler: Sampler, rules: DecodingRules) -> None:
+        self._sampler, self._rules = sampler, rules
+        self._blocked = list(rules.blocked_before_minimum)
+        self._history: list[int] = []
+
+    def __call__(self, scores: FloatArray) -> int | None:
+        if len(self._history) < self._rules.minimum and self._blocked:
+            scores = scores.copy()
+            scores[self._blocked] = -np.inf
+        token = self._sampler(scores, self._history)
+        if token in self._rules.stop_ids:
+            return None
+        self._history.append(token)
+        return token

@@ -47,9 +47,9 @@ def numpy_multinomial(generator: np.random.Generator) -> Multinomial:
 
     def draw(weights: FloatArray) -> int:
         cumulative = np.cumsum(weights, dtype=np.float64)
-        index = int(np.searchsorted(cumulative, generator.random() * cumulative[-1], side="right"))
-        # Rounding may carry the variate to the very end, where trailing ids can have weight zero.
-        return min(index, int(np.flatnonzero(weights)[-1]))
+        index = int(cumulative.searchsorted(generator.random() * cumulative[-1], side="right"))
+        # Rounding may carry the variate beyond the end, where trailing ids can have weight zero.
+        return index if index < len(weights) else int(np.flatnonzero(weights)[-1])
 
     return draw
 
@@ -76,7 +76,12 @@ def nucleus(probabilities: FloatArray, top_p: float, top_k: int) -> Candidates:
     Equal probabilities keep the order of their ids. The sum is taken in float32, one id after the other, so
     that the border falls where the released implementation puts it.
     """
-    order = np.argsort(-probabilities, kind="stable")[:top_k]
+    ids = np.arange(len(probabilities))
+    if top_k < len(ids):
+        # Only what can be among them is put in order: to sort a whole vocabulary takes as long as a small model's step.
+        border = np.partition(probabilities, len(ids) - top_k)[len(ids) - top_k]
+        ids = np.flatnonzero(probabilities >= border)
+    order = ids[np.argsort(-probabilities[ids], kind="stable")[:top_k]]
     kept = probabilities[order]
     before = np.concatenate([[np.float32(0.0)], np.cumsum(kept, dtype=np.float32)[:-1]])
     # In single precision the smallest `top_p` are zero.

@@ -19,6 +19,8 @@ FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
 State = Any
 """Opaque to the engine: each stage chooses its own type."""
+Choose = Callable[[FloatArray], "int | None"]
+"""The next token from log-probabilities [outputs]; None ends the utterance."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,19 @@ class LLMStage(Protocol):
         `sampler` chooses an output id from log-probabilities [outputs] and the ids chosen so far; `limit` bounds the
         speech tokens. Raises `TextError` and `VoiceError` as `init_state` does, and `ConfigError` for a model that
         reads whole texts only.
+        """
+        ...
+
+
+@runtime_checkable
+class ChoosesTokens(Protocol):
+    """A language model that applies the choices of tokens itself, so that concurrent requests need not take turns."""
+
+    def tokens(self, state: State, choose: Choose, limit: int) -> Iterator[int]:
+        """What is chosen in the steps of a new `state`, up to `limit` tokens or until `choose` says None.
+
+        `choose` is called once a step, in order, but perhaps in another thread and some steps before its token is
+        taken; it is called no more once `state` was released. What it raises is raised here, behind the tokens before.
         """
         ...
 

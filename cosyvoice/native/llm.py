@@ -7,7 +7,7 @@ run at the same time go through the graph together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosyvoice.config.model import LLMConfig, TransformerLMConfig
-from cosyvoice.engine.stages import FloatArray, LLMInput
+from cosyvoice.engine.stages import Choose, FloatArray, LLMInput
 from cosyvoice.errors import CosyVoiceError, GenerationError
 from cosyvoice.llm.bistream import BistreamSession, Sampler
 from cosyvoice.llm.layout import Row, special_tokens, speech_rows
 from cosyvoice.llm.prompt import PromptRules
 from cosyvoice.native.batching import Batcher, Ticket
 from cosyvoice.native.kv_pool import KVPool, Sequence
-from cosyvoice.native.llm_inputs import LLMParts, qwen_parts
+from cosyvoice.native.llm_inputs import Embedder, LLMParts, qwen_parts
 from cosyvoice.native.runtime import Runtime, run_error
 from cosyvoice.native.transformer_llm import transformer_parts
 
@@ -110,6 +110,22 @@ class NativeLLMStage(PromptRules):
         """See `LLMStage`. Raises `GenerationError` for a sequence that is too long, and for NaN scores."""
         return self.feed([] if token is None else speech_rows([token]), state), state
 
+    def tokens(self, state: NativeLLMState, choose: Choose, limit: int) -> Iterator[int]:
+        """See `ChoosesTokens`. Raises as `step` does."""
+        if limit < 1:
+            return
+        token = choose(self.feed([], state))
+        if token is None:
+            return
+        yield token
+        follow = _Continuation(self.embed, choose, limit - 1)
+        first = follow.work(token)
+        if first is None:
+            return
+        steps = self._batcher.begin(state.sequence, first, follow)
+        while tokens := self._batcher.take(steps):
+            yield from tokens
+
     def feed(self, rows: Rows[Row], state: NativeLLMState) -> FloatArray:
         """Append `rows`; return the log-probabilities [outputs] after the last one.
 
@@ -167,6 +183,25 @@ class NativeLLMStage(PromptRules):
             ticket.error = error
             return False
         return True
+
+
+class _Continuation:
+    """From scores to the next token, up to `limit` of them, and to the embedding that it is read as."""
+
+    def __init__(self, embed: Embedder, choose: Choose, limit: int) -> None:
+        self._embed, self._choose, self._limit = embed, choose, limit
+
+    def __call__(self, scores: FloatArray) -> tuple[Rows[int], FloatArray | None]:
+        """The token, if any, and the work of the next run."""
+        token = self._choose(scores)
+        if token is None:
+            return (), None
+        self._limit -= 1
+        return (token,), self.work(token)
+
+    def work(self, token: int) -> FloatArray | None:
+        """Embedding [1, channels] of `token`; None where it is the last one."""
+        return self._embed(speech_rows([token])) if self._limit > 0 else None
 
 
 def _parts(directory: Path, config: LLMConfig | TransformerLMConfig, runtime: Runtime) -> LLMParts:

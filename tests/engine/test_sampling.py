@@ -55,6 +55,20 @@ def test_nucleus_orders_equal_probabilities_by_id() -> None:
     assert nucleus(np.full(6, 1 / 6, dtype=np.float32), 1.0, 4).ids.tolist() == [0, 1, 2, 3]
 
 
+def test_nucleus_is_that_of_all_ids_in_order() -> None:
+    """Ties lie across the border of `top_k`, and there may be fewer ids than that."""
+    rng = np.random.default_rng(0)
+    for size, top_k in ((745, 25), (745, 5), (6761, 25), (20, 25), (25, 25), (26, 25), (1, 1)):
+        for levels in (1, 4, 1000):
+            probabilities = rng.integers(0, levels, size).astype(np.float32) + np.float32(0.5)
+            probabilities /= probabilities.sum()
+            whole = np.argsort(-probabilities, kind="stable")[:top_k]
+            ids, kept = nucleus(probabilities, 1.0, top_k)
+            np.testing.assert_array_equal(ids, whole[: len(ids)])
+            np.testing.assert_array_equal(kept, probabilities[ids])
+            assert len(ids) == len(whole) or kept.sum() > 0.999
+
+
 def test_nucleus_keeps_raw_probabilities() -> None:
     candidates = nucleus(np.array([0.5, 0.25, 0.25], dtype=np.float32), 0.6, 25)
     assert candidates.probabilities.tolist() == [0.5, 0.25]
