@@ -76,11 +76,12 @@ def nucleus(probabilities: FloatArray, top_p: float, top_k: int) -> Candidates:
     Equal probabilities keep the order of their ids. The sum is taken in float32, one id after the other, so
     that the border falls where the released implementation puts it.
     """
-    ids = np.arange(len(probabilities))
-    if top_k < len(ids):
+    size = len(probabilities)
+    if top_k < size:
         # Only what can be among them is put in order: to sort a whole vocabulary takes as long as a small model's step.
-        border = np.partition(probabilities, len(ids) - top_k)[len(ids) - top_k]
-        ids = np.flatnonzero(probabilities >= border)
+        ids = np.flatnonzero(probabilities >= np.partition(probabilities, size - top_k)[size - top_k])
+    else:
+        ids = np.arange(size)
     order = ids[np.argsort(-probabilities[ids], kind="stable")[:top_k]]
     kept = probabilities[order]
     before = np.concatenate([[np.float32(0.0)], np.cumsum(kept, dtype=np.float32)[:-1]])
