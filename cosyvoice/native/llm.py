@@ -32,6 +32,10 @@ GRAPH = "llm.onnx"
 PREFILL_ROWS = 64
 """Rows of a prompt that are read in one run, so that a long prompt does not hold up the requests that speak."""
 
+SPIN = 10
+"""Microseconds: a step has many short operations, and to wake a thread for each takes longer than to look out for it.
+More would take the cores from other work."""
+
 
 @dataclass
 class NativeLLMState:
@@ -73,7 +77,7 @@ class NativeLLMStage(PromptRules):
         parts = _parts(directory, config, runtime)
         self.embed = parts.embed
         outputs = config.speech_token_size + config.speech_extra_tokens
-        self._decoder = _Decoder(runtime.session(directory / GRAPH), parts.positions, outputs)
+        self._decoder = _Decoder(runtime.session(directory / GRAPH, spin=SPIN), parts.positions, outputs)
         self._pool = KVPool(parts.layers, parts.kv_heads, parts.head_dim, slots, max_slots, capacity, max_capacity)
         self._decoder.prepare(self._pool.capacity)
         self._batcher: Batcher[Sequence] = Batcher(self._run)

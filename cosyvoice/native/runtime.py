@@ -1,7 +1,7 @@
 """ONNX Runtime for the stages: sessions with pools of threads of a chosen size, and its errors as ours.
 
-Threads do not spin while they wait: several sessions live in one process and take turns, and a spinning pool
-would take the cores from the others. Work that falls into independent parts runs them side by side instead.
+Threads do not spin while they wait, or hardly: several sessions live in one process and take turns, and a spinning
+pool would take the cores from the others. Work that falls into independent parts runs them side by side instead.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from cosyvoice.errors import ConfigError, GenerationError, ModelError
 MEMORY_WORDS = ("alloc", "bad_alloc", "memory")
 """What the messages of failed allocations have in common."""
 
+BOUNDED_SPIN = 1, 27
+"""Versions of ONNX Runtime from this one on take the time that a thread spins; older ones would spin for long."""
 
 T = TypeVar("T")
 
@@ -85,9 +87,11 @@ class Runtime:
             wait([other for _, other in others if not other.cancel()])
         return results
 
-    def session(self, path: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
+    def session(self, path: Path, threads: int | None = None, spin: int = 0) -> onnxruntime.InferenceSession:
         """A session of the graph `path`, each operation on `threads` (None: all of this runtime).
 
+        `spin` is how long its threads look out for the next operation before they sleep, in microseconds; a version of
+        ONNX Runtime that cannot bound it lets them sleep at once.
         Raises `ModelError` where it is missing, damaged, or too new.
         """
         if not path.is_file():
@@ -95,7 +99,10 @@ class Runtime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or self.threads
         options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        spins = spin > 0 and _version() >= BOUNDED_SPIN
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spins else "0")
+        if spins:
+            options.add_session_config_entry("session.intra_op.spin_duration_us", str(spin))
         options.enable_cpu_mem_arena = False
         # A plan is kept for every combination of shapes that has been seen, of which speech brings new ones for ever.
         options.enable_mem_pattern = False
@@ -120,6 +127,11 @@ def run_error(error: Exception) -> GenerationError:
     if any(word in text.lower() for word in MEMORY_WORDS):
         return GenerationError(f"out of memory ({text}); speak shorter pieces or fewer at once, or convert to int8")
     return GenerationError(f"the native engine failed ({text}); convert the model again with this version")
+
+
+def _version() -> tuple[int, ...]:
+    """Major and minor version of ONNX Runtime."""
+    return tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
 
 
 def first_line(error: Exception) -> str:

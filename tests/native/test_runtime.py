@@ -27,6 +27,19 @@ def test_a_session_runs(tmp_path: Path) -> None:
     assert Runtime().threads == available_threads() >= 1
 
 
+@pytest.mark.parametrize(("version", "spins"), [("1.26.0", "0"), ("1.27.0", "1"), ("2.0", "1")])
+def test_threads_spin_only_where_the_time_can_be_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, spins: str
+) -> None:
+    monkeypatch.setattr("onnxruntime.__version__", version)
+    options = Runtime(2).session(graph(tmp_path / "a.onnx"), spin=10).get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == spins
+    if spins == "1":
+        assert options.get_session_config_entry("session.intra_op.spin_duration_us") == "10"
+    options = Runtime(2).session(graph(tmp_path / "b.onnx")).get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
 def test_threads_have_to_be_positive() -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         Runtime(threads=0)
