@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +17,6 @@ from cosyvoice.checkpoint.released import load_state_dict
 from cosyvoice.checkpoint.weights import read_weights
 from cosyvoice.config.model import LLMConfig, ModelConfig, SamplingConfig
 from cosyvoice.config.released import read_model_config
-from cosyvoice.engine.decoding import DecodingRules
-from cosyvoice.engine.decoding import decode as engine_decode
 from cosyvoice.engine.sampling import RASSampler, numpy_multinomial
 from cosyvoice.engine.stages import LLMInput
 from cosyvoice.errors import ConfigError, GenerationError, ModelError, TextError, VoiceError
@@ -242,72 +239,6 @@ def test_eight_at_once_equal_each_alone(mini: Pair) -> None:
         for (tokens, scores), (expected, expected_scores) in zip(pool.map(together, jobs), solo, strict=True):
             assert tokens == expected
             np.testing.assert_allclose(scores, expected_scores, rtol=0, atol=SOLO_TOLERANCE)
-
-
-def choices(stage: NativeLLMStage, inputs: LLMInput, seed: int, count: int) -> Iterator[int]:
-    """Sampled tokens by the loop that decodes every request."""
-    sampler = RASSampler(SamplingConfig(), numpy_multinomial(np.random.default_rng(seed)))
-    return engine_decode(stage, inputs, sampler, DecodingRules((), stage.special.stop_ids, count, count))
-
-
-def test_choices_made_by_whoever_leads_are_those_of_each_alone(mini: Pair) -> None:
-    """Sampling is random, lengths differ, some requests stop half way; buffers grow and places close under all that."""
-    jobs = [(some_input(mini, 5 + 9 * i, 3 * i, seed=i), i, 20 + 9 * i) for i in range(8)]
-    alone = mini.stage()
-    solo = [list(choices(alone, *job)) for job in jobs]
-    assert [len(tokens) for tokens in solo] == [job[2] for job in jobs]
-    assert solo[0] == decode(alone, *jobs[0])[0]  # one step at a time
-    stage = mini.stage(slots=2, capacity=64)
-    start = threading.Barrier(8)
-
-    def together(number: int) -> list[int]:
-        start.wait()
-        tokens = choices(stage, *jobs[number])
-        if number % 3 != 1:
-            return list(tokens)
-        some = list(itertools.islice(tokens, 11))
-        tokens.close()  # type: ignore[attr-defined]
-        return some
-
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(together, range(8)))
-    assert found == [tokens[:11] if number % 3 == 1 else tokens for number, tokens in enumerate(solo)]
-    stage._pool.compact()
-    assert stage._pool.sequences == []
-
-
-def test_a_failing_sampler_ends_its_request_only(mini: Pair) -> None:
-    stage, start = mini.stage(), threading.Barrier(3)
-    rules = DecodingRules((), (), 0, 30)
-
-    def speak(number: int) -> int:
-        def sampler(scores: np.ndarray, history: Sequence[int]) -> int:
-            return 1 // (number != 1 or len(history) != 17) + len(history)
-
-        start.wait()
-        said: list[int] = []
-        try:
-            said.extend(engine_decode(stage, some_input(mini, 9, 3, seed=number), sampler, rules))
-        except ZeroDivisionError:
-            return -1
-        return len(said)
-
-    with ThreadPoolExecutor(3) as pool:
-        assert list(pool.map(speak, range(3))) == [30, -1, 30]
-
-
-def test_no_step_is_made_for_no_token(mini: Pair) -> None:
-    stage, calls = mini.stage(), []
-
-    def sampler(scores: np.ndarray, history: Sequence[int]) -> int:
-        calls.append(len(history))
-        return 0
-
-    inputs = some_input(mini, 5, 0)
-    assert list(engine_decode(stage, inputs, sampler, DecodingRules((), (), 0, 0))) == calls == []
-    assert list(engine_decode(stage, inputs, sampler, DecodingRules((), (), 0, 1))) == [0]
-    assert list(engine_decode(stage, inputs, sampler, DecodingRules((0,), (), 0, 9))) == []
-    assert calls == [0, 0]
 
 
 def interleave(stage: NativeLLMStage, states: list[NativeLLMState], steps: int) -> list[np.ndarray]:
