@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cosyvoice.engine.pipeline import TTS
     from cosyvoice.engine.speech import Chunk, Speech
     from cosyvoice.engine.streaming import StreamingConfig
+    from cosyvoice.native.options import VocoderOptions
     from cosyvoice.native.solver import FlowOptions
     from cosyvoice.voice.voice import Voice
 
@@ -54,6 +55,7 @@ __all__ = [
     "Speech",
     "StreamingConfig",
     "TextError",
+    "VocoderOptions",
     "Voice",
     "VoiceError",
     "__version__",
@@ -70,6 +72,7 @@ _LAZY = {
     "Guard": "cosyvoice.engine.guard",
     "Speech": "cosyvoice.engine.speech",
     "StreamingConfig": "cosyvoice.engine.streaming",
+    "VocoderOptions": "cosyvoice.native.options",
     "Voice": "cosyvoice.voice.voice",
 }
 
@@ -84,6 +87,7 @@ def load(
     threads: int | None = None,
     device: str = "cpu",
     flow: FlowOptions | None = None,
+    vocoder: VocoderOptions | None = None,
     compat: Compat = "corrected",
     variant: str = "",
 ) -> TTS:
@@ -96,6 +100,7 @@ def load(
         threads: of one operation; None uses all cores.
         device: where the networks of the reference run, as PyTorch names it.
         flow: solver, steps, guidance and engine of the native flow; None takes those of the model.
+        vocoder: engine of the native vocoder; None takes ONNX Runtime.
         compat: `released` brings back what the released code did wrong around its models, for comparison; see
             docs/differences.md.
         variant: other weights of the language model that a released directory brings, "rl" for `llm.rl.pt`; a bundle
@@ -103,7 +108,7 @@ def load(
 
     Raises `ModelError` for files that are missing or damaged, `ConfigError` for settings that this version
     does not know or that do not fit together, `MissingDependencyError` where the reference lacks PyTorch, or
-    the flow the engine that was asked for.
+    a stage the engine that was asked for.
     """
     from cosyvoice.config.bundle import is_bundle
     from cosyvoice.engine.compat import check_compat
@@ -123,8 +128,8 @@ def load(
     native = backend == "native" or (backend == "auto" and is_bundle(directory))
     if native and device != "cpu":
         raise ConfigError(f"the native engine runs on the CPU, not on {device!r}; use backend='reference'")
-    if not native and flow is not None:
-        raise ConfigError("options of the flow belong to the native engine; leave out backend='reference'")
+    if not native and (flow is not None or vocoder is not None):
+        raise ConfigError("options of flow and vocoder belong to the native engine; leave out backend='reference'")
     if native and variant:
         raise ConfigError(
             f"a bundle holds one set of weights; make one of the variant with 'cosyvoice convert --variant {variant}'"
@@ -132,7 +137,7 @@ def load(
     if native:
         from cosyvoice.native.loading import load_native_model
 
-        loaded = load_native_model(directory, threads, flow, compat=compat)
+        loaded = load_native_model(directory, threads, flow, compat=compat, vocoder=vocoder)
         speakers = bundled_speakers(directory, loaded.config)
     else:
         loaded, speakers = _load_reference(directory, threads, device, compat, variant)

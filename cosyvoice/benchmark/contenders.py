@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Literal, cast
 
@@ -15,16 +16,20 @@ from cosyvoice.config.bundle import PRECISIONS, Precision, is_bundle, read_bundl
 from cosyvoice.config.released import read_model_config
 from cosyvoice.engine.pipeline import TTS
 from cosyvoice.errors import ConfigError
+from cosyvoice.native.options import VocoderOptions
 from cosyvoice.native.solver import FlowOptions
 
 REFERENCE = "reference"
 DEFAULT_ENGINE = "onnxruntime"
-ENGINES: Mapping[str, FlowOptions] = {
-    "onnxruntime": FlowOptions(),
-    "openvino": FlowOptions(engine="openvino"),
-    "openvino-bf16": FlowOptions(engine="openvino", arithmetic="bfloat16"),
+ENGINES: Mapping[str, tuple[FlowOptions, VocoderOptions]] = {
+    "onnxruntime": (FlowOptions(), VocoderOptions()),
+    "openvino": (FlowOptions(engine="openvino"), VocoderOptions(engine="openvino")),
+    "openvino-bf16": (
+        FlowOptions(engine="openvino", arithmetic="bfloat16"),
+        VocoderOptions(engine="openvino", arithmetic="bfloat16"),
+    ),
 }
-"""What may run the flow."""
+"""What may run flow and vocoder."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +37,24 @@ class Contender:
     """A model directory and what runs it."""
 
     name: str
-    """`reference`, or the precision of a bundle, and another engine of the flow than the usual one."""
+    """`reference`, or the precision of a bundle, and what differs from the usual engine and number of steps."""
     backend: Literal["native", "reference"]
     directory: Path
     engine: str = DEFAULT_ENGINE
-    """Of the flow, one of `ENGINES`."""
+    """Of flow and vocoder, one of `ENGINES`."""
+    steps: int | None = None
+    """Of the flow; None: as many as the model asks for."""
+
+    @property
+    def options(self) -> tuple[FlowOptions, VocoderOptions]:
+        """Of the native engine."""
+        flow, vocoder = ENGINES[self.engine]
+        return replace(flow, n_timesteps=self.steps), vocoder
 
     def load(self, threads: int) -> TTS:
         """The model; raises `ModelError` where it is damaged."""
-        flow = ENGINES[self.engine] if self.backend == "native" else None
-        return cosyvoice.load(self.directory, backend=self.backend, threads=threads, flow=flow)
+        flow, vocoder = self.options if self.backend == "native" else (None, None)
+        return cosyvoice.load(self.directory, backend=self.backend, threads=threads, flow=flow, vocoder=vocoder)
 
 
 @dataclass(frozen=True)
@@ -96,9 +109,10 @@ def find_field(
     folder: Path,
     say: Say | None = None,
     engines: Sequence[str] = (DEFAULT_ENGINE,),
+    steps: Sequence[int | None] = (None,),
 ) -> Field:
-    """The contenders of `model`, every precision with each of the `engines` of the flow, converted into `folder` where
-    that is needed.
+    """The contenders of `model`, every precision with each of the `engines` and each number of `steps` of the flow,
+    converted into `folder` where that is needed.
 
     A conversion that `folder` holds already is used again if its source has not changed. Without PyTorch, or
     for a bundle whose weights are quantised, there is no reference, which a note says.
@@ -116,9 +130,9 @@ def find_field(
         contenders.append(Contender(REFERENCE, "reference", model))
     for precision in precisions:
         directory = _bundle(model, precision, folder, say)
-        for engine in engines:
-            name = precision if engine == DEFAULT_ENGINE else f"{precision} {engine}"
-            contenders.append(Contender(name, "native", directory, engine))
+        for engine, count in product(engines, steps):
+            parts = [precision, "" if engine == DEFAULT_ENGINE else engine, "" if count is None else f"{count} steps"]
+            contenders.append(Contender(" ".join(filter(None, parts)), "native", directory, engine, count))
     return Field(tuple(contenders), tuple(notes))
 
 

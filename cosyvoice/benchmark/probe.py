@@ -53,11 +53,10 @@ def cold_start(contender: Contender, threads: int) -> None:
 
 
 def _start(contender: Contender, threads: int, **order: Any) -> subprocess.Popen[str]:
-    from cosyvoice.benchmark.contenders import ENGINES
-
     order |= {"directory": str(contender.directory), "backend": contender.backend, "threads": threads}
     if contender.backend == "native":
-        order["flow"] = asdict(ENGINES[contender.engine])
+        flow, vocoder = contender.options
+        order |= {"flow": asdict(flow), "vocoder": asdict(vocoder)}
     command = [sys.executable, "-m", "cosyvoice.benchmark.probe", json.dumps(order)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -72,7 +71,8 @@ def _main(order: dict[str, Any]) -> None:
 
     directory, threads = Path(order["directory"]), order["threads"]
     flow = cosyvoice.FlowOptions(**order["flow"]) if "flow" in order else None
-    tts = cosyvoice.load(directory, backend=order["backend"], threads=threads, flow=flow)
+    vocoder = cosyvoice.VocoderOptions(**order["vocoder"]) if "vocoder" in order else None
+    tts = cosyvoice.load(directory, backend=order["backend"], threads=threads, flow=flow, vocoder=vocoder)
     if order["order"] == "cold":
         next(tts.stream(SENTENCE, seed=1))
         sys.stdout.write(f"{FIRST_AUDIO}\n")

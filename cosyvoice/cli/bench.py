@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,8 +45,15 @@ def bench(
     engine: Annotated[
         list[str] | None,
         typer.Option(
-            help="What runs the flow: onnxruntime, openvino (needs cosyvoice[openvino]) or openvino-bf16; repeatable.",
+            help="What runs flow and vocoder: onnxruntime, openvino (needs cosyvoice[openvino]) or openvino-bf16; "
+            "repeatable.",
             show_default="onnxruntime",
+        ),
+    ] = None,
+    steps: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Steps of the flow in the native engine; repeatable.", show_default="those of the model", min=1
         ),
     ] = None,
     out: Annotated[
@@ -89,7 +96,9 @@ def bench(
             _make_folder(folder)
     notes = Console(stderr=True)
     with _folder_for_models(models, out) as kept, notes.status("starting") as status:
-        results = _measure(model, random, precision or [], engine or [], plan, kept, _progress(notes, status.update))
+        results = _measure(
+            model, random, precision or [], engine or [], steps or [None], plan, kept, _progress(notes, status.update)
+        )
     if out is not None:
         _write(results, out, notes)
     from cosyvoice.benchmark.report import print_results
@@ -103,6 +112,7 @@ def _measure(
     random: str | None,
     precision: list[str],
     engine: list[str],
+    steps: Sequence[int | None],
     plan: Plan,
     folder: Path,
     say: Callable[[str], None],
@@ -123,7 +133,7 @@ def _measure(
     source = cosyvoice.DEFAULT_MODEL if model is None else model.expanduser()
     wanted = check_precisions(source, precision)
     with needs_extra("export", "converting a model to other precisions"):
-        field = find_field(source, wanted, folder, say, engines)
+        field = find_field(source, wanted, folder, say, engines, steps)
     return Bench(field, plan, source.resolve().name, random is not None, say).run()
 
 

@@ -223,6 +223,7 @@ class ChunkedFlowStage(ABC):
             first, mel = self._in_chunks(tokens, frames, state)
         else:
             first, mel = 0, self._sample(state.voice, tokens, 0, frames, None)
+            self._tidy()
         state.finished = chunk.finalize
         begin = len(state.voice.mel) + state.given
         state.given += max(frames - begin, 0)
@@ -288,7 +289,7 @@ class ChunkedFlowStage(ABC):
         return context
 
     def _tidy(self) -> None:
-        """What runs leave in the heap is a third of what is kept of them, if that is much."""
+        """Free what runs left in the heap, hundreds of megabytes for a whole utterance, before other stages need some."""
         if self.cache_bytes_per_second > LARGE_CACHE:
             return_free_memory()
 

@@ -15,16 +15,17 @@ from cosyvoice.engine.stages import FlowStage, Stages, VocoderStage
 from cosyvoice.engine.token_recogniser import token_recogniser
 from cosyvoice.native.causal_masked_diff import NativeCausalMaskedDiffStage
 from cosyvoice.native.causal_masked_diff import cache_values as unet_values
+from cosyvoice.native.engines import flow_engine, vocoder_engine
 from cosyvoice.native.flow import CacheType, NativeFlowStage
 from cosyvoice.native.flow import cache_values as dit_values
-from cosyvoice.native.flow_engine import flow_engine
 from cosyvoice.native.hift import NativeHiFTStage
 from cosyvoice.native.llm import NativeLLMStage
 from cosyvoice.native.masked_diff import NativeMaskedDiffStage
 from cosyvoice.native.memory import return_free_memory
 from cosyvoice.native.noise import PeriodicNoise, ReleasedNoise, SourceNoise
 from cosyvoice.native.openvino import OpenVINO
-from cosyvoice.native.runtime import Engine, Runtime
+from cosyvoice.native.options import VocoderOptions
+from cosyvoice.native.runtime import Runtime
 from cosyvoice.native.solver import FlowOptions, SolverPlan
 from cosyvoice.native.vocoder import NativeVocoderStage
 
@@ -44,6 +45,7 @@ def load_native_model(
     slots: int = 8,
     context_frames: int | None = CONTEXT_FRAMES,
     compat: Compat = "corrected",
+    vocoder: VocoderOptions | None = None,
 ) -> CosyVoiceModel:
     """Load a bundle, which `cosyvoice convert` makes.
 
@@ -56,6 +58,7 @@ def load_native_model(
             None: all, whatever memory they take. A longer piece of speech attends to its latest chunks and the
             beginning of the reference only.
         compat: whether mistakes of the released code are corrected or reproduced.
+        vocoder: engine of the vocoder.
 
     Raises `ModelError` for a bundle that is incomplete, damaged, or made for another version, `ConfigError`
     for settings that this version does not know, `MissingDependencyError` for an engine that is not installed.
@@ -67,19 +70,20 @@ def load_native_model(
     if bundle.released:
         config = apply_compat(config, compat)
     runtime, options = Runtime(threads), flow or FlowOptions()
-    engine = flow_engine(options, config.flow, bundle, runtime)
+    engine = flow_engine(options, config.flow, bundle, runtime.threads)
+    second = vocoder_engine(vocoder or VocoderOptions(), config.hift, bundle, runtime.threads)
     text = text_frontend(config, directory, compat)
     stages = Stages(
         text=text,
         llm=NativeLLMStage(directory, config.llm, config.end_of_prompt_id, runtime, slots),
         flow=_flow_stage(directory, config.flow, runtime, engine, options, context_frames, compat),
-        vocoder=_vocoder_stage(directory, config, bundle, runtime, compat),
+        vocoder=_vocoder_stage(directory, config, bundle, runtime, second, compat),
         speech_tokenizer=OnnxSpeechTokenizer(directory / "speech_tokenizer.onnx", runtime.threads),
         speaker_encoder=OnnxSpeakerEncoder(directory / "campplus.onnx", runtime.threads),
         recogniser=token_recogniser(directory, text, runtime.threads),
         # On two cores every stage takes both: overlapped, they were measured to delay the first chunk and gain nothing.
         concurrent=runtime.threads > 2,
-        description={**runtime.description, **_description(engine), "precision": bundle.precision},
+        description={**runtime.description, **_description(flow=engine, vocoder=second), "precision": bundle.precision},
     )
     return_free_memory()
     return model_of(config, stages)
@@ -89,7 +93,7 @@ def _flow_stage(
     directory: Path,
     config: AnyFlowConfig,
     runtime: Runtime,
-    engine: Engine,
+    engine: OpenVINO | None,
     options: FlowOptions,
     context_frames: int | None,
     compat: Compat,
@@ -99,20 +103,25 @@ def _flow_stage(
     cache_type, max_context = flow_memory(config, options, context_frames)
     if isinstance(config, CausalMaskedDiffConfig):
         return NativeCausalMaskedDiffStage(directory, config, runtime, options, max_context, cache_type=cache_type)
-    return NativeFlowStage(directory, config, engine, options, max_context, cache_type=cache_type)
+    return NativeFlowStage(directory, config, engine or runtime, options, max_context, cache_type=cache_type)
 
 
-def _description(engine: Engine) -> dict[str, str]:
-    """Of an engine besides ONNX Runtime."""
-    return {"flow": f"OpenVINO {engine.version}, {engine.arithmetic}"} if isinstance(engine, OpenVINO) else {}
+def _description(**engines: OpenVINO | None) -> dict[str, str]:
+    """Of the engines besides ONNX Runtime, by stage."""
+    return {stage: f"OpenVINO {used.version}, {used.arithmetic}" for stage, used in engines.items() if used is not None}
 
 
 def _vocoder_stage(
-    directory: Path, config: ModelConfig, bundle: Bundle, runtime: Runtime, compat: Compat
+    directory: Path,
+    config: ModelConfig,
+    bundle: Bundle,
+    runtime: Runtime,
+    engine: OpenVINO | None,
+    compat: Compat,
 ) -> VocoderStage:
     if not config.hift.causal:
         return NativeHiFTStage(directory, config.hift, runtime, compat)
-    return NativeVocoderStage(directory, config.hift, source_noise(config, bundle), runtime)
+    return NativeVocoderStage(directory, config.hift, source_noise(config, bundle), runtime, engine)
 
 
 def flow_memory(

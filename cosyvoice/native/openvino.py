@@ -1,8 +1,8 @@
 """OpenVINO in the place of ONNX Runtime, for graphs in operations of the ONNX standard: the optional second engine.
 
 It multiplies large matrices in bfloat16 where the processor does, which ONNX Runtime does not: a flow in single
-precision then takes a fraction of the time at a small loss. In 8 bits both are about as fast. A session has the one
-method of ONNX Runtime's that the stages use, so a stage does not know which engine runs its graph.
+precision then takes a fraction of the time at a small loss. In 8 bits both are about as fast. A session has the
+methods of ONNX Runtime's that the stages use, so a stage does not know which engine runs its graph.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from cosyvoice.errors import MissingDependencyError, ModelError
-from cosyvoice.native.runtime import first_line
-from cosyvoice.native.solver import Arithmetic
+from cosyvoice.native.options import Arithmetic
+from cosyvoice.native.runtime import InputOfGraph, first_line
 
 _PRECISION: dict[str, str] = {"float32": "f32", "bfloat16": "bf16"}
 GROUP = 128
@@ -79,6 +79,15 @@ class OpenVINOSession:
         self._compiled = compiled
         self._lock = threading.Lock()
         self._idle: list[Any] = []
+
+    def get_inputs(self) -> list[InputOfGraph]:
+        """Of the graph."""
+        return [
+            InputOfGraph(
+                value.get_any_name(), [dim.get_length() if dim.is_static else None for dim in value.partial_shape]
+            )
+            for value in self._compiled.inputs
+        ]
 
     def run(self, outputs: list[str] | None, inputs: dict[str, Any]) -> list[Any]:
         """The named outputs, or all of them; raises `RuntimeError` where that fails."""

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import onnxruntime
 
@@ -30,8 +30,20 @@ def available_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class InputOfGraph(NamedTuple):
+    """An input of a graph, as ONNX Runtime describes it too."""
+
+    name: str
+    shape: Sequence[Any]
+    """Numbers, and anything else where any length will do."""
+
+
 class Session(Protocol):
     """A graph that is ready to run."""
+
+    def get_inputs(self) -> Sequence[Any]:
+        """What describes the inputs, with `name` and `shape`."""
+        ...
 
     def run(self, outputs: list[str] | None, inputs: dict[str, Any]) -> list[Any]:
         """The named outputs, or all of them."""

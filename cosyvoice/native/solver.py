@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 
 from cosyvoice.config.model import CFMConfig
 from cosyvoice.errors import ConfigError
+from cosyvoice.native.options import Arithmetic, EngineName
 
 FloatArray = NDArray[np.float32]
 Velocity = Callable[[FloatArray, int], FloatArray]
 """v(x, evaluation) with x of any shape and the number of the evaluation, which stands for its time."""
 Solver = Literal["euler", "rk4"]
-EngineName = Literal["onnxruntime", "openvino"]
-Arithmetic = Literal["float32", "bfloat16"]
 _EVALUATIONS: dict[str, int] = {"euler": 1, "rk4": 4}
 
 

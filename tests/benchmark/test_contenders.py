@@ -12,6 +12,7 @@ import cosyvoice.export.bundle as bundle
 from cosyvoice.benchmark.contenders import check_engines, check_precisions, find_field
 from cosyvoice.config.bundle import read_bundle
 from cosyvoice.errors import ConfigError, ModelError
+from cosyvoice.native.flow import NativeFlowStage
 
 
 @dataclass
@@ -47,6 +48,10 @@ def test_the_reference_comes_first_and_a_bundle_is_taken_as_it_is(random_model, 
 def test_every_precision_with_each_engine(random_model, tmp_path):
     found = find_field(random_model, ["fp32"], tmp_path, engines=check_engines(["openvino", "onnxruntime"]))
     assert [c.name for c in found.native] == ["fp32 openvino", "fp32"]
+    steps = find_field(random_model, ["fp32"], tmp_path, engines=["onnxruntime"], steps=[None, 4])
+    assert [c.name for c in steps.native] == ["fp32", "fp32 4 steps"]
+    flow = steps.native[1].load(1).model.stages.flow
+    assert isinstance(flow, NativeFlowStage) and len(flow.plan.steps) == 4
     assert found.native[1].load(1).model.stages.description["precision"] == "fp32"
     assert check_engines([]) == ["onnxruntime"]
     with pytest.raises(ConfigError, match="'tensorrt'; choose from onnxruntime"):

@@ -14,17 +14,19 @@ from safetensors.numpy import save_file
 import cosyvoice
 from cosyvoice.benchmark.random_model import geometry, random_weights, write_random_model
 from cosyvoice.config.bundle import Bundle
-from cosyvoice.config.model import DiTConfig, FlowConfig, MaskedDiffConfig
-from cosyvoice.engine.stages import FlowInput, TokenChunk
+from cosyvoice.config.model import DiTConfig, FlowConfig, HiFTConfig, MaskedDiffConfig
+from cosyvoice.engine.stages import FlowInput, MelChunk, TokenChunk
 from cosyvoice.errors import ConfigError, GenerationError, MissingDependencyError, ModelError
 from cosyvoice.export.flow_graph import build_flow, quantise_flow
 from cosyvoice.export.graph import TensorFile
+from cosyvoice.export.quality import signal_to_noise
 from cosyvoice.native.chunked_flow import PLAIN_GRAPHS, CacheType
+from cosyvoice.native.engines import flow_engine, vocoder_engine
 from cosyvoice.native.flow import NativeFlowStage
-from cosyvoice.native.flow_engine import flow_engine
 from cosyvoice.native.openvino import GROUP, OpenVINO, multiplies_bfloat16
+from cosyvoice.native.options import Arithmetic, VocoderOptions
 from cosyvoice.native.runtime import Engine, Runtime, run
-from cosyvoice.native.solver import Arithmetic, FlowOptions
+from cosyvoice.native.solver import FlowOptions
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
 TINY = geometry("tiny")
@@ -121,7 +123,7 @@ def test_missing_and_damaged_graphs_and_wrong_inputs(directories: dict[str, Path
 def test_asked_for_without_being_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingDependencyError, match=r"cosyvoice\[openvino\]"):
-        flow_engine(FlowOptions(engine="openvino"), FlowConfig(), Bundle(), Runtime(1))
+        flow_engine(FlowOptions(engine="openvino"), FlowConfig(), Bundle(), 1)
 
 
 def test_settings_that_do_not_fit() -> None:
@@ -132,28 +134,57 @@ def test_settings_that_do_not_fit() -> None:
         (FlowOptions(engine="openvino"), MaskedDiffConfig(), "V3 models only"),
     ):
         with pytest.raises(ConfigError, match=problem):
-            flow_engine(options, config, Bundle(), Runtime(1))
+            flow_engine(options, config, Bundle(), 1)
+    with pytest.raises(ConfigError, match="the vocoder of V3 models only"):
+        vocoder_engine(VocoderOptions(engine="openvino"), HiFTConfig(causal=False), Bundle(), 1)
 
 
 @needs_openvino
 @pytest.mark.parametrize("native", [True, False])
 def test_what_is_chosen(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
-    monkeypatch.setattr("cosyvoice.native.flow_engine.multiplies_bfloat16", lambda: native)
+    monkeypatch.setattr("cosyvoice.native.engines.multiplies_bfloat16", lambda: native)
 
     def chosen(options: FlowOptions, precision: str) -> str:
-        engine = flow_engine(options, FlowConfig(), Bundle(stages={"flow": precision}), Runtime(1))
+        engine = flow_engine(options, FlowConfig(), Bundle(stages={"flow": precision}), 1)
         return engine.arithmetic if isinstance(engine, OpenVINO) else "onnxruntime"
 
     assert chosen(FlowOptions(), "int8") == "onnxruntime"
     asked = FlowOptions(engine="openvino")
     assert chosen(asked, "int8") == ("bfloat16" if native else "float32") and chosen(asked, "fp32") == "float32"
     assert chosen(FlowOptions(engine="openvino", arithmetic="bfloat16"), "fp32") == "bfloat16"
+    vocoder = vocoder_engine(VocoderOptions(engine="openvino"), HiFTConfig(), Bundle(precision="mixed"), 1)
+    assert vocoder is not None and vocoder.arithmetic == ("bfloat16" if native else "float32")
+    assert vocoder_engine(VocoderOptions(), HiFTConfig(), Bundle(precision="int8"), 1) is None
 
 
 @needs_openvino
 def test_a_bundle_speaks_through_it_and_says_so(random_bundle: Path) -> None:
-    tts = cosyvoice.load(random_bundle, threads=1, flow=FlowOptions(engine="openvino"))
+    second = VocoderOptions(engine="openvino")
+    tts = cosyvoice.load(random_bundle, threads=1, flow=FlowOptions(engine="openvino"), vocoder=second)
     assert tts.model.stages.description["flow"].startswith("OpenVINO 20")
+    assert tts.model.stages.description["vocoder"].endswith("float32")
     stage = tts.model.stages.flow
     assert isinstance(stage, NativeFlowStage) and len(say(stage)) == 40
     assert isinstance(multiplies_bfloat16(), bool)
+
+
+@needs_openvino
+@pytest.mark.parametrize("arithmetic", ["float32", "bfloat16"])
+def test_the_vocoder_in_chunks_and_at_once(random_bundle: Path, arithmetic: Arithmetic) -> None:
+    def samples(options: VocoderOptions, cuts: list[int]) -> np.ndarray:
+        stage = cosyvoice.load(random_bundle, threads=2, vocoder=options).model.stages.vocoder
+        state, parts, given = stage.init_state(), [], 0
+        for cut in cuts:
+            part, state = stage.step(MelChunk(mel[given:cut], finalize=cut == len(mel)), state)
+            parts, given = [*parts, part], cut
+        return np.concatenate(parts)
+
+    mel = np.random.default_rng(7).normal(-6, 2, (130, 80)).astype(np.float32)
+    expected = samples(VocoderOptions(), [130])
+    options = VocoderOptions(engine="openvino", arithmetic=arithmetic)
+    for cuts in ([130], [24, 74, 130]):
+        found = samples(options, cuts)
+        if arithmetic == "float32":
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+        else:
+            assert signal_to_noise(expected, found) > 25
