@@ -152,19 +152,18 @@ class _EstimatorGraph:
 
     def _block(self, x: str, block: int, angles: list[str]) -> str:
         graph, row, name = self._graph, MODULATION_ROWS * block, f"transformer_blocks.{block}."
-        attended = self._attention(self._modulated(x, row), block, angles)
-        x = graph.add(x, graph.multiply(attended, self._modulation_row(row + 2)))
+        x = graph.add(x, self._attention(self._modulated(x, row), block, angles, self._modulation_row(row + 2)))
         h = self._layers.product(self._modulated(x, row + 3), f"{name}ff.ff.0.0", self._config.dim)
         h = self._layers.gelu(h, f"{name}ff.ff.0.0.bias")
-        h = self._layers.linear(h, f"{name}ff.ff.2", self._config.dim * self._config.ff_mult)
-        return graph.add(x, graph.multiply(h, self._modulation_row(row + 5)))
+        width = self._config.dim * self._config.ff_mult
+        return graph.add(x, self._layers.linear(h, f"{name}ff.ff.2", width, self._modulation_row(row + 5)))
 
-    def _attention(self, x: str, block: int, angles: list[str]) -> str:
-        """`x` [rows, frames, dim] attends to the cached frames and to itself; the same shape."""
+    def _attention(self, x: str, block: int, angles: list[str], gate: str) -> str:
+        """`x` [rows, frames, dim] attends to the cached frames and to itself; the same shape, times `gate` [dim]."""
         config, name = self._config, f"transformer_blocks.{block}.attn."
         q, k, v = (self._layers.linear(x, f"{name}{part}", config.dim) for part in ("to_q", "to_k", "to_v"))
         h = self._attend(self._rotated(q, angles), self._rotated(k, angles), v)
-        return self._layers.linear(h, f"{name}to_out.0", config.heads * config.dim_head)
+        return self._layers.linear(h, f"{name}to_out.0", config.heads * config.dim_head, gate)
 
     def _rotated(self, x: str, angles: list[str]) -> str:
         """Rotary positions in the first `dim_head` channels, all of which belong to the first head."""

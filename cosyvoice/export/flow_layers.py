@@ -26,9 +26,21 @@ class Layers:
         """The tensor `name` in single precision."""
         return self._graph.weight(f"{self._prefix}{name}")
 
-    def linear(self, x: str, name: str, inputs: int) -> str:
-        """The linear layer `name` of `inputs` channels, with its bias."""
-        return self._graph.add(self.product(x, name, inputs), self.weight(f"{name}.bias"))
+    def linear(self, x: str, name: str, inputs: int, gate: str = "") -> str:
+        """The linear layer `name` of `inputs` channels, with its bias, times `gate` [outputs] if there is one."""
+        graph, weight = self._graph, f"{self._prefix}{name}.weight.q"
+        if not self._scales_outputs(weight):
+            out = graph.add(self.product(x, name, inputs), self.weight(f"{name}.bias"))
+            return graph.multiply(out, gate) if gate else out
+        # The product of whole numbers is scaled and shifted for each output anyway: bias and gate cost nothing there.
+        scales, bias = graph.raw(f"{self._prefix}{name}.weight.scales"), self.weight(f"{name}.bias")
+        if gate:
+            scales, bias = graph.multiply(scales, gate), graph.multiply(bias, gate)
+        return str(graph.node("DynamicQuantizeMatMul", x, graph.raw(weight), scales, "", bias, domain=MICROSOFT))
+
+    def _scales_outputs(self, weight: str) -> bool:
+        """Whether `weight` is kept in whole numbers with a scale for each output."""
+        return weight in self._tensors and len(self._tensors.shape(weight)) == 2
 
     def product(self, x: str, name: str, inputs: int) -> str:
         """`x` times the weight of the layer `name`, in the precision that the file keeps it in."""

@@ -23,6 +23,10 @@ def reads_weights(tensors: TensorFile) -> bool:
 class PlainLayers(Layers):
     """`Layers` in standard operations."""
 
+    def _scales_outputs(self, weight: str) -> bool:
+        """See `Layers`; no standard operation takes such a weight as it is."""
+        return False
+
     def product(self, x: str, name: str, inputs: int) -> str:
         """See `Layers`; quantised weights are [in, out] with a scale for each output."""
         graph, weight = self._graph, f"{self._prefix}{name}.weight"

@@ -254,6 +254,8 @@ class ChunkedFlowStage(ABC):
 
     def _in_chunks(self, tokens: NDArray[np.int64], frames: int, state: ChunkedFlowState) -> tuple[int, FloatArray]:
         """Frames up to `frames`, from the first one that is not behind the context for good."""
+        # The vocoder's last chunk has left as much in the heap as the flow's next one takes.
+        self._tidy()
         if state.context is None:
             state.context = self._prompt_context(state).fork()
         context = state.context

@@ -34,7 +34,7 @@ GRAPH_NAME = "vocoder.onnx"
 WEIGHTS_NAME = "hift.safetensors"
 SILENT_MEL = math.log(1e-5)
 """Log-mel of silence: the floor of the features."""
-BLOCK_FRAMES = 50
+BLOCK_FRAMES = 25
 """Mel frames that one run of the graph computes at most."""
 
 

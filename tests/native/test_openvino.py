@@ -187,4 +187,4 @@ def test_the_vocoder_in_chunks_and_at_once(random_bundle: Path, arithmetic: Arit
         if arithmetic == "float32":
             np.testing.assert_allclose(found, expected, atol=1e-4)
         else:
-            assert signal_to_noise(expected, found) > 25
+            assert signal_to_noise(expected, found) > 15
