@@ -51,6 +51,13 @@ def say(
         str, typer.Option(help="Weights of the language model of a released directory, rl for llm.rl.pt.")
     ] = "",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; all cores otherwise.")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps of the flow: fewer are faster and less exact. Those of the model otherwise."),
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="What runs flow and vocoder: onnxruntime, or openvino where it is installed.")
+    ] = None,
 ) -> None:
     """Speak a text.
 
@@ -78,10 +85,12 @@ def say(
         read_reference(ref)
 
     import cosyvoice
+    from cosyvoice.native.speed import stage_options
 
     with _progress() as progress:
         task = progress.add_task("loading the model", total=None)
-        tts = cosyvoice.load(model, backend=backend, threads=threads, variant=variant)  # type: ignore[arg-type]
+        options = stage_options(steps, engine)  # type: ignore[arg-type]
+        tts = cosyvoice.load(model, backend=backend, threads=threads, variant=variant, **options)  # type: ignore[arg-type]
         progress.update(task, description="speaking")
         chosen: Voice = tts.clone(ref, transcript) if ref is not None else tts.voice(voice)
 

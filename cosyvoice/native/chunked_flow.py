@@ -291,7 +291,7 @@ class ChunkedFlowStage(ABC):
         return context
 
     def _tidy(self) -> None:
-        """Free what runs left in the heap, hundreds of megabytes for a whole utterance, before other stages need some."""
+        """Free what runs left in the heap, hundreds of megabytes for a whole utterance, for what comes next."""
         if self.cache_bytes_per_second > LARGE_CACHE:
             return_free_memory()
 

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 import cosyvoice
 from cosyvoice.engine.pipeline import TTS
 from cosyvoice.errors import ConfigError
+from cosyvoice.native.speed import stage_options
 from cosyvoice.server.app import create_app
 from cosyvoice.server.logs import set_up_logging
 from cosyvoice.server.memory import bound_allocator
@@ -50,7 +51,8 @@ def run_server(settings: Settings, add_page: AddPage | None = None) -> None:
     set_up_logging(settings)
     listener = _listen(settings.host, settings.port)
     with listener:
-        tts = cosyvoice.load(settings.model, backend=settings.backend, threads=settings.threads)
+        options = stage_options(settings.steps, settings.engine)
+        tts = cosyvoice.load(settings.model, backend=settings.backend, threads=settings.threads, **options)
         service = SpeechService(tts, settings)
         make_server(settings, service, add_page).run([listener])
 

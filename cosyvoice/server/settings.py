@@ -108,6 +108,10 @@ class Settings(BaseSettings):
     backend: Literal["auto", "native", "reference"] = "auto"
     threads: int | None = Field(None, ge=1)
     """Of one operation; None uses all cores."""
+    steps: int | None = Field(None, ge=1)
+    """Of the flow in the native engine; None: those of the model. Fewer are faster and less exact."""
+    engine: Literal["onnxruntime", "openvino"] | None = None
+    """What runs flow and vocoder in the native engine; None: ONNX Runtime."""
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     api_keys: Names = Field((), repr=False)

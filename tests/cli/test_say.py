@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
+import cosyvoice
+from cosyvoice import FlowOptions, VocoderOptions
 from cosyvoice.cli import player
 from cosyvoice.engine.pipeline import TTS
 
@@ -85,6 +87,18 @@ def test_subtitles_are_written_beside_the_speech(run: Run, tmp_path: Path) -> No
     blocks = subtitles.read_text().strip().split("\n\n")
     assert " ".join(block.split("\n")[2] for block in blocks) == "Hello there. Come in!"
     assert len(blocks) > 1
+
+
+def test_steps_of_the_flow_and_its_engine(
+    run: Run, tiny_tts: TTS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = run("say", "Hello.", "-o", tmp_path / "a.wav", "--steps", 3)
+    assert ran.code == 2 and "belong to the native engine" in ran.err
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(cosyvoice, "load", lambda *_, **options: told.update(options) or tiny_tts)
+    assert run("say", "Hello.", "-o", tmp_path / "a.wav", "--steps", 3, "--engine", "openvino").code == 0
+    assert told["flow"] == FlowOptions(n_timesteps=3, engine="openvino")
+    assert told["vocoder"] == VocoderOptions(engine="openvino")
 
 
 @pytest.mark.parametrize(
