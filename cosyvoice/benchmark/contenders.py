@@ -44,12 +44,14 @@ class Contender:
     """Of flow and vocoder, one of `ENGINES`."""
     steps: int | None = None
     """Of the flow; None: as many as the model asks for."""
+    guided_until: float = 1.0
+    """Flow time from which the flow goes without guidance."""
 
     @property
     def options(self) -> tuple[FlowOptions, VocoderOptions]:
         """Of the native engine."""
         flow, vocoder = ENGINES[self.engine]
-        return replace(flow, n_timesteps=self.steps), vocoder
+        return replace(flow, n_timesteps=self.steps, guidance=(0.0, self.guided_until)), vocoder
 
     def load(self, threads: int) -> TTS:
         """The model; raises `ModelError` where it is damaged."""
@@ -110,9 +112,10 @@ def find_field(
     say: Say | None = None,
     engines: Sequence[str] = (DEFAULT_ENGINE,),
     steps: Sequence[int | None] = (None,),
+    guided_until: float = 1.0,
 ) -> Field:
     """The contenders of `model`, every precision with each of the `engines` and each number of `steps` of the flow,
-    converted into `folder` where that is needed.
+    converted into `folder` where that is needed; all are guided until the flow time `guided_until`.
 
     A conversion that `folder` holds already is used again if its source has not changed. Without PyTorch, or
     for a bundle whose weights are quantised, there is no reference, which a note says.
@@ -128,11 +131,13 @@ def find_field(
         notes.append("the weights are quantised, so there is no reference; name the model that they were made from")
     else:
         contenders.append(Contender(REFERENCE, "reference", model))
+    guided = "" if guided_until == 1.0 else f" guided to {guided_until:g}"
     for precision in precisions:
         directory = _bundle(model, precision, folder, say)
         for engine, count in product(engines, steps):
-            parts = [precision, "" if engine == DEFAULT_ENGINE else engine, "" if count is None else f"{count} steps"]
-            contenders.append(Contender(" ".join(filter(None, parts)), "native", directory, engine, count))
+            name = precision if engine == DEFAULT_ENGINE else f"{precision} {engine}"
+            name += "" if count is None else f" {count} steps"
+            contenders.append(Contender(name + guided, "native", directory, engine, count, guided_until))
     return Field(tuple(contenders), tuple(notes))
 
 

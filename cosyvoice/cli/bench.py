@@ -56,6 +56,10 @@ def bench(
             help="Steps of the flow in the native engine; repeatable.", show_default="those of the model", min=1
         ),
     ] = None,
+    guided_until: Annotated[
+        float,
+        typer.Option(help="Flow time up to which the native engine uses guidance.", min=0.0, max=1.0),
+    ] = 1.0,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for bench.json, bench.md and plots.", show_default=False),
@@ -97,8 +101,9 @@ def bench(
     notes = Console(stderr=True)
     with _folder_for_models(models, out) as kept, notes.status("starting") as status:
         results = _measure(
-            model, random, precision or [], engine or [], steps or [None], plan, kept, _progress(notes, status.update)
-        )
+            model, random, precision or [], engine or [], steps or [None], guided_until, plan, kept,
+            _progress(notes, status.update),
+        )  # fmt: skip
     if out is not None:
         _write(results, out, notes)
     from cosyvoice.benchmark.report import print_results
@@ -113,6 +118,7 @@ def _measure(
     precision: list[str],
     engine: list[str],
     steps: Sequence[int | None],
+    guided_until: float,
     plan: Plan,
     folder: Path,
     say: Callable[[str], None],
@@ -133,7 +139,7 @@ def _measure(
     source = cosyvoice.DEFAULT_MODEL if model is None else model.expanduser()
     wanted = check_precisions(source, precision)
     with needs_extra("export", "converting a model to other precisions"):
-        field = find_field(source, wanted, folder, say, engines, steps)
+        field = find_field(source, wanted, folder, say, engines, steps, guided_until)
     return Bench(field, plan, source.resolve().name, random is not None, say).run()
 
 

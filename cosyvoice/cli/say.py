@@ -55,6 +55,14 @@ def say(
         int | None,
         typer.Option(min=1, help="Steps of the flow: fewer are faster and less exact. Those of the model otherwise."),
     ] = None,
+    guided_until: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Flow time, of 0 to 1, from which the steps of the flow go without guidance, at half the cost.",
+        ),
+    ] = None,
     engine: Annotated[
         str | None, typer.Option(help="What runs flow and vocoder: onnxruntime, or openvino where it is installed.")
     ] = None,
@@ -89,7 +97,7 @@ def say(
 
     with _progress() as progress:
         task = progress.add_task("loading the model", total=None)
-        options = stage_options(steps, engine)  # type: ignore[arg-type]
+        options = stage_options(steps, engine, guided_until)  # type: ignore[arg-type]
         tts = cosyvoice.load(model, backend=backend, threads=threads, variant=variant, **options)  # type: ignore[arg-type]
         progress.update(task, description="speaking")
         chosen: Voice = tts.clone(ref, transcript) if ref is not None else tts.voice(voice)

@@ -1,4 +1,4 @@
-"""The two settings of speed that commands and the server offer, as options of the stages."""
+"""The settings of speed that commands and the server offer, as options of the stages."""
 
 from __future__ import annotations
 
@@ -15,10 +15,16 @@ class StageOptions(TypedDict):
     vocoder: VocoderOptions | None
 
 
-def stage_options(steps: int | None, engine: EngineName | None) -> StageOptions:
-    """`steps` of the flow, and the `engine` of flow and vocoder; None leaves either as it is usually.
+def stage_options(
+    steps: int | None = None, engine: EngineName | None = None, guided_until: float | None = None
+) -> StageOptions:
+    """`steps` of the flow, `engine` of flow and vocoder, flow time `guided_until` which there is guidance; None leaves
+    each as it is usually.
 
-    With neither there are no options, so that any backend takes them.
+    With none there are no options, so that any backend takes them.
     """
-    flow = None if steps is None and engine is None else FlowOptions(n_timesteps=steps, engine=engine or "onnxruntime")
+    flow = None
+    if any(setting is not None for setting in (steps, engine, guided_until)):
+        guidance = (0.0, 1.0 if guided_until is None else guided_until)
+        flow = FlowOptions(n_timesteps=steps, engine=engine or "onnxruntime", guidance=guidance)
     return {"flow": flow, "vocoder": None if engine is None else VocoderOptions(engine=engine)}

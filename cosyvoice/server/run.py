@@ -51,7 +51,7 @@ def run_server(settings: Settings, add_page: AddPage | None = None) -> None:
     set_up_logging(settings)
     listener = _listen(settings.host, settings.port)
     with listener:
-        options = stage_options(settings.steps, settings.engine)
+        options = stage_options(settings.steps, settings.engine, settings.guided_until)
         tts = cosyvoice.load(settings.model, backend=settings.backend, threads=settings.threads, **options)
         service = SpeechService(tts, settings)
         make_server(settings, service, add_page).run([listener])

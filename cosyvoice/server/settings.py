@@ -110,6 +110,8 @@ class Settings(BaseSettings):
     """Of one operation; None uses all cores."""
     steps: int | None = Field(None, ge=1)
     """Of the flow in the native engine; None: those of the model. Fewer are faster and less exact."""
+    guided_until: float | None = Field(None, ge=0.0, le=1.0)
+    """Flow time from which the steps of the flow go without guidance, at half the cost; None: all are guided."""
     engine: Literal["onnxruntime", "openvino"] | None = None
     """What runs flow and vocoder in the native engine; None: ONNX Runtime."""
     host: str = "127.0.0.1"

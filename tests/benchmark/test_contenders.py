@@ -48,10 +48,11 @@ def test_the_reference_comes_first_and_a_bundle_is_taken_as_it_is(random_model, 
 def test_every_precision_with_each_engine(random_model, tmp_path):
     found = find_field(random_model, ["fp32"], tmp_path, engines=check_engines(["openvino", "onnxruntime"]))
     assert [c.name for c in found.native] == ["fp32 openvino", "fp32"]
-    steps = find_field(random_model, ["fp32"], tmp_path, engines=["onnxruntime"], steps=[None, 4])
-    assert [c.name for c in steps.native] == ["fp32", "fp32 4 steps"]
+    steps = find_field(random_model, ["fp32"], tmp_path, engines=["onnxruntime"], steps=[None, 4], guided_until=0.5)
+    assert [c.name for c in steps.native] == ["fp32 guided to 0.5", "fp32 4 steps guided to 0.5"]
     flow = steps.native[1].load(1).model.stages.flow
     assert isinstance(flow, NativeFlowStage) and len(flow.plan.steps) == 4
+    assert flow.plan.guided == (True, True, True, False)
     assert found.native[1].load(1).model.stages.description["precision"] == "fp32"
     assert check_engines([]) == ["onnxruntime"]
     with pytest.raises(ConfigError, match="'tensorrt'; choose from onnxruntime"):
