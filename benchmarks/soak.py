@@ -32,7 +32,9 @@ WARM_UP_FRACTION = 0.1
 REFERENCES = 64
 """Voices that a server remembers, more than the flow's memory of references holds."""
 TIDY_SECONDS = 17.0
-"""After which an idle server has given back what it does not hold: twice the time between two rounds, and some more."""
+"""After which an idle server has given back what it does not hold: it looks every 5 s, and does so every 10 s."""
+FEWEST_BREAKS = 5
+"""So that the two after the warm-up are not the last two."""
 SENTENCE = "The morning was quiet, and nobody spoke of the night before."
 
 
@@ -119,7 +121,9 @@ async def fill_caches(url: str, clients: int) -> None:
     async with httpx.AsyncClient(base_url=url, timeout=300) as http:
         for first in range(0, REFERENCES, clients):
             seeds = range(first, min(first + clients, REFERENCES))
-            await asyncio.gather(*(_speak_like(http, seed) for seed in seeds))
+            statuses = await asyncio.gather(*(_speak_like(http, seed) for seed in seeds))
+            if set(statuses) != {200}:
+                raise SystemExit(f"the caches could not be filled: {statuses}")
 
 
 async def traffic(url: str, pid: int, clients: int, seconds: float, breaks: int) -> dict[str, Any]:
@@ -137,7 +141,10 @@ async def traffic(url: str, pid: int, clients: int, seconds: float, breaks: int)
                 memory.append((now, resident_bytes(pid)))
                 await asyncio.sleep(0.5)
             go.clear()
-            await seconds_until_idle(http)
+            if await seconds_until_idle(http) is None:
+                raise SystemExit(
+                    "the server is still busy a minute after the last request; nothing can be read at rest"
+                )
             await asyncio.sleep(TIDY_SECONDS)
             rest.append(resident_bytes(pid))
         go.set()
@@ -179,6 +186,8 @@ def main() -> None:
     parser.add_argument("--growth", type=float, default=3.0, help="percent that are allowed")
     parser.add_argument("serve", nargs="*", help="arguments of `cosyvoice serve`, behind --")
     arguments = parser.parse_args()
+    if arguments.breaks < FEWEST_BREAKS:
+        parser.error(f"{arguments.breaks} breaks cannot show growth; use {FEWEST_BREAKS} or more")
     with running_server(*arguments.serve) as (url, pid):
         asyncio.run(fill_caches(url, arguments.clients))
         report = asyncio.run(traffic(url, pid, arguments.clients, 60 * arguments.minutes, arguments.breaks))

@@ -129,7 +129,8 @@ def load(
     if native and device != "cpu":
         raise ConfigError(f"the native engine runs on the CPU, not on {device!r}; use backend='reference'")
     if not native and (flow is not None or vocoder is not None):
-        raise ConfigError("options of flow and vocoder belong to the native engine; leave out backend='reference'")
+        cure = "leave out backend='reference'" if backend == "reference" else "'cosyvoice convert' the model first"
+        raise ConfigError(f"options of flow and vocoder belong to the native engine; {cure}")
     if native and variant:
         raise ConfigError(
             f"a bundle holds one set of weights; make one of the variant with 'cosyvoice convert --variant {variant}'"

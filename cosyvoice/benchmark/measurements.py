@@ -106,8 +106,8 @@ def measure_concurrency(tts: TTS, work: Workload, requests: int, tokens: int, cl
     """`tokens` steps of the language model for each of `requests`: one request at a time, and all together.
 
     Both ways go through the loop that decodes every request, with a sampler that says a script. Reading the prompts is
-    not measured. `difference` is no time: it is the greatest difference of the last
-    log-probabilities between the two ways.
+    not measured. `difference` is no time: it is the greatest difference of the last log-probabilities between the
+    two ways.
     """
     stage, alone, scores = tts.model.stages.llm, 0.0, []
     for number in range(requests):
@@ -160,7 +160,7 @@ class _Decoder:
         next(self._tokens)
 
     def decode(self) -> FloatArray:
-        """Say the script; the scores after its last token but one, which is not read any more."""
+        """Say the script; the scores that its last token was chosen from."""
         for _ in self._tokens:
             pass
         return self._scores

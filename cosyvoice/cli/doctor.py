@@ -19,12 +19,12 @@ from cosyvoice.cli.player import PROGRAMS
 from cosyvoice.errors import CosyVoiceError
 
 _NEEDED = (
-    "numpy", "onnxruntime", "safetensors", "soundfile", "soxr", "wetext", "pydantic", "typer", "rich",
+    "numpy", "onnxruntime", "safetensors", "soundfile", "soxr", "threadpoolctl", "wetext", "pydantic", "typer", "rich",
 )  # fmt: skip
 _OPTIONAL = {
     "tokenizers": "text of released models: pip install 'cosyvoice[released]'",
     "matplotlib": "spectrograms: pip install 'cosyvoice[plot]'",
-    "pocketsphinx": "evaluation, transcripts on the page: pip install 'cosyvoice[evaluate]'",
+    "pocketsphinx": "evaluation: pip install 'cosyvoice[evaluate]'; transcripts on the page: 'cosyvoice[webui]'",
     "gradio": "the page: pip install 'cosyvoice[webui]'",
     "hydra-core": "training: pip install 'cosyvoice[train]'",
 }

@@ -100,6 +100,7 @@ class ChoosesTokens(Protocol):
 
         `choose` is called once a step, in order, but perhaps in another thread and some steps before its token is
         taken; it is called no more once `state` was released. What it raises is raised here, behind the tokens before.
+        It must not ask this stage for anything: others wait while it chooses.
         """
         ...
 

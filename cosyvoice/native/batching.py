@@ -121,7 +121,7 @@ class Batcher(Generic[M]):
 
     def remove(self, member: M) -> None:
         """`member` has ended: no rule of it is applied any more, and a step that still waits fails with
-        `GenerationError`. Waits for a rule that is being applied."""
+        `GenerationError`. Waits for a rule that is being applied; what is left of its steps goes with the next run."""
         # Without the lock of the tickets, since this may interrupt a thread that has it; the leader sees the flag.
         with self._following:
             member.released = True
@@ -208,7 +208,7 @@ class Batcher(Generic[M]):
                     return []
                 batch = lone[:1]
                 break
-            patience = self._patience(together)
+            patience = self._patience()
             if patience <= 0:
                 batch = together
                 break
@@ -230,10 +230,10 @@ class Batcher(Generic[M]):
                 ticket.wake()
         return leader.due
 
-    def _patience(self, together: Sequence[Ticket[M]]) -> float:
+    def _patience(self) -> float:
         """Seconds to wait for members that were served just now, `_awaited`; 0 where all of them are here."""
         patience = max(self._run_seconds, SHORTEST_PATIENCE)
-        missing = self._members - {ticket.member for ticket in together}
+        missing = self._members - {ticket.member for ticket in self._tickets}
         self._awaited = {member for member in missing if member.pause <= patience and not member.released}
         if not self._awaited:
             return 0.0
@@ -247,27 +247,26 @@ class Batcher(Generic[M]):
         for ticket in batch:
             ticket.result = None
         try:
-            self._run(batch)
-        except BaseException as error:
-            failure = error
-        end = time.monotonic()
-        if not batch[0].alone:
-            self._run_seconds = end - begin
-        try:
+            try:
+                self._run(batch)
+            except Exception as error:
+                failure = error
+            if not batch[0].alone:
+                self._run_seconds = time.monotonic() - begin
             for ticket in batch:
                 if ticket.result is not None:
                     outcomes[ticket] = self._followed(ticket)
-        except BaseException as error:  # an interruption of this thread in the middle of some rule
+        except BaseException as error:  # an interruption of this thread, perhaps in the middle of some rule
             failure = error
         with self._lock:
-            self._hand_out(batch, outcomes, failure, end)
+            self._hand_out(batch, outcomes, failure, time.monotonic())
             # As soon as nobody depends on its lead, the leader returns with whatever it has.
             leader.due |= bool(leader.ready) and not any(ticket.sleeps for ticket in self._tickets)
         if failure is not None and not isinstance(failure, Exception):
             raise failure
 
     def _followed(self, ticket: Ticket[M]) -> tuple[Sequence[Any], Any]:
-        """What comes of the result of `ticket`; its failure, whatever it is, is its own."""
+        """What comes of the result of `ticket`; what its rule raises is its own failure."""
         with self._following:
             if not ticket.member.released:
                 try:

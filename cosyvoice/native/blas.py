@@ -29,14 +29,16 @@ class OneBlasThread(ContextDecorator):
 
     @cached_property
     def _libraries(self) -> list[LibController]:
-        return list(ThreadpoolController().select(internal_api="openblas").lib_controllers)
+        found = ThreadpoolController().select(internal_api="openblas").lib_controllers
+        # On OpenMP each thread has a number of its own, and the threads do not spin.
+        return [library for library in found if library.info().get("threading_layer") != "openmp"]
 
     def __enter__(self) -> OneBlasThread:
         with self._lock:
-            self._inside += 1
-            if self._inside == 1:
+            if not self._inside:
                 self._before = [library.get_num_threads() for library in self._libraries]
                 self._set([1] * len(self._libraries))
+            self._inside += 1
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -198,6 +198,7 @@ class ChunkedFlowStage(ABC):
         """See `RemembersVoices`."""
         self._prompts.forget(_speaker_key(speaker_embedding))
 
+    @one_blas_thread
     def prepare(self, inputs: FlowInput) -> None:
         """Compute what all streams with this voice share, so that the first of them starts as soon as the others."""
         state = self.init_state(inputs)

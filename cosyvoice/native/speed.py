@@ -18,8 +18,8 @@ class StageOptions(TypedDict):
 def stage_options(
     steps: int | None = None, engine: EngineName | None = None, guided_until: float | None = None
 ) -> StageOptions:
-    """`steps` of the flow, `engine` of flow and vocoder, flow time `guided_until` which there is guidance; None leaves
-    each as it is usually.
+    """`steps` of the flow, `engine` of flow and vocoder, `guided_until` the flow time up to which there is
+    guidance; None leaves each as it is usually.
 
     With none there are no options, so that any backend takes them.
     """

@@ -134,9 +134,9 @@ class SpeechService:
         requests have left."""
         while True:
             await asyncio.sleep(_TIDY_SECONDS)
-            with contextlib.suppress(Exception):
-                await asyncio.to_thread(self.voices.forget_deleted)
-                await asyncio.to_thread(self._memory.give_back)
+            for task in (self.voices.forget_deleted, self._memory.give_back):
+                with contextlib.suppress(Exception):
+                    await asyncio.to_thread(task)
 
     def begin_drain(self) -> None:
         """Let nobody in any more; what is under way goes on."""

@@ -200,9 +200,29 @@ def test_an_interrupted_rule_of_another_passes_the_lead_on() -> None:
         wait_until(lambda: broken.sleeps)
         adder.gate.set()
         failures = [future.exception(10) for future in (leader, follower)]
-    # Whoever led was interrupted; the other lost its result, and is told so.
+    # Whoever led was interrupted; the other either lost its result, and is told so, or led on to its end.
     assert any(isinstance(failure, KeyboardInterrupt) for failure in failures)
+    told = [failure for failure in failures if not isinstance(failure, KeyboardInterrupt)]
+    assert all(failure is None or "was interrupted" in str(failure) for failure in told)
     assert batcher.step(join(batcher, 2), 4, alone=False) == 5
+
+
+def test_nobody_waits_for_a_prompt_that_is_there() -> None:
+    """The prompt of one request is read in pieces, one after the other, beside steps that follow from each other."""
+    batcher: Batcher[Request] = Batcher(Adder(0.003))
+    wait, idle = batcher._arrived.wait, []
+
+    def watched(seconds: float | None = None) -> bool:
+        idle.append(any(ticket.alone for ticket in batcher._tickets))
+        return wait(seconds)
+
+    batcher._arrived.wait = watched  # type: ignore[method-assign]
+    reading, steps = join(batcher, 0), batcher.begin(join(batcher, 1), 0, up_to(40))
+    with ThreadPoolExecutor(1) as pool:
+        speaking = pool.submit(lambda: list(take_all(batcher, steps)))
+        assert [batcher.step(reading, piece, alone=True) for piece in range(6)] == [1, 2, 3, 4, 5, 6]
+        assert speaking.result(10) == list(range(1, 41))
+    assert not any(idle)
 
 
 def test_no_rule_is_applied_after_the_release() -> None:

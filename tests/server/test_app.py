@@ -68,6 +68,11 @@ async def test_bad_input_is_named(
     assert_openai_error(await client.post(SPEECH, json=body), status, param)
 
 
+async def test_a_whole_number_may_be_written_with_a_point(client: httpx.AsyncClient) -> None:
+    body = {"input": "a", "speed": 1, "seed": 5.0, "top_k": 10.0, "max_new_tokens": 40.0}
+    assert (await client.post(SPEECH, json=body)).status_code == 200
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b'"text"', b"\xff\xfe", b'{"input": "a", "speed": NaN}', b"[" * 20000]
 )
