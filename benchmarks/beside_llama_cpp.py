@@ -16,16 +16,16 @@ import json
 import statistics
 import time
 from pathlib import Path
-from typing import Any
 
 import llama_cpp
 import numpy as np
 
 import cosyvoice
+from cosyvoice.benchmark.measurements import DECODED_TOKENS, measure_llm
 from cosyvoice.benchmark.workload import Workload
 from cosyvoice.native.runtime import available_threads
 
-CONTEXT, PROMPT_ROWS, TOKENS = 512, 180, 60
+CONTEXT, PROMPT_ROWS = 512, 180
 
 
 class LlamaCpp:
@@ -42,14 +42,17 @@ class LlamaCpp:
         self._context = llama_cpp.llama_init_from_model(model, params)
 
     def tokens_per_second(self) -> float:
-        """Of `TOKENS` rows behind a prompt."""
+        """Of `DECODED_TOKENS` rows behind a prompt."""
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
-        rows = np.random.default_rng(0).standard_normal((PROMPT_ROWS + TOKENS, self._width)).astype(np.float32) / 50
+        rows = (
+            np.random.default_rng(0).standard_normal((PROMPT_ROWS + DECODED_TOKENS, self._width)).astype(np.float32)
+            / 50
+        )
         self._decode(rows[:PROMPT_ROWS], 0)
         start = time.perf_counter()
         for index in range(PROMPT_ROWS, len(rows)):
             self._decode(rows[index : index + 1], index)
-        return TOKENS / (time.perf_counter() - start)
+        return DECODED_TOKENS / (time.perf_counter() - start)
 
     def _decode(self, rows: np.ndarray, first: int) -> None:
         count = len(rows)
@@ -65,19 +68,6 @@ class LlamaCpp:
             raise SystemExit(f"llama.cpp failed with {status}")
 
 
-def native_tokens_per_second(stage: Any, work: Workload) -> float:
-    """Of `TOKENS` steps behind a prompt of about as many rows."""
-    state = stage.init_state(work.llm_input(0))
-    try:
-        stage.step(None, state)
-        start = time.perf_counter()
-        for token in work.script(TOKENS):
-            stage.step(token, state)
-        return TOKENS / (time.perf_counter() - start)
-    finally:
-        stage.release(state)
-
-
 def main() -> None:
     """Print tokens a second of every round, and the ratio of the native engine to llama.cpp, as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -90,7 +80,7 @@ def main() -> None:
     work = Workload(tts.model.config)
     theirs = LlamaCpp(arguments.gguf / "llm.gguf", tts.model.config.llm.qwen.hidden_size, arguments.threads)
     rounds = [
-        (theirs.tokens_per_second(), native_tokens_per_second(tts.model.stages.llm, work))
+        (theirs.tokens_per_second(), DECODED_TOKENS / measure_llm(tts, work)["llm_decode"])
         for _ in range(arguments.rounds + 1)
     ][1:]
     ratios = [ours / other for other, ours in rounds]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -53,19 +53,23 @@ class Counter:
         self.running -= 1
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Raises `AssertionError` where `condition` does not come true within ten seconds."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.0005)
+
+
 def hold(counter: Counter, batcher: Batcher[Request], waiting: int) -> None:
     """Let the run that is going on end once `waiting` steps wait behind it."""
-    deadline = time.monotonic() + 10
-    while sum(ticket.sleeps for ticket in batcher._tickets) < waiting:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    wait_until(lambda: sum(ticket.sleeps for ticket in batcher._tickets) >= waiting)
     counter.gate.set()
 
 
 def begin(counter: Counter) -> None:
     """Wait for the first run to begin."""
-    while not counter.running:
-        time.sleep(0.001)
+    wait_until(lambda: counter.running > 0)
 
 
 def make(count: int, counter: Counter) -> tuple[Batcher[Request], list[Request]]:
@@ -183,8 +187,7 @@ def test_a_released_request_that_waits_gets_an_error() -> None:
         running = pool.submit(batcher.step, first, 1, alone=True)
         begin(counter)
         waiting = pool.submit(batcher.step, second, 1, alone=False)
-        while not any(ticket.sleeps for ticket in batcher._tickets):
-            time.sleep(0.001)
+        wait_until(lambda: any(ticket.sleeps for ticket in batcher._tickets))
         batcher.remove(second)
         counter.gate.set()
         with pytest.raises(GenerationError, match="released"):
@@ -221,10 +224,7 @@ def test_a_step_that_is_given_the_lead_before_it_sleeps() -> None:
     counter.gate.clear()
     first = threading.Thread(target=batcher.step, args=(Request(1), 1, False))
     first.start()
-    deadline = time.monotonic() + 10
-    while not counter.running:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    begin(counter)
 
     class Lock:
         """The batcher's lock; whoever gives it back first sees the leader leave before it goes on."""

@@ -14,7 +14,7 @@ import pytest
 
 from cosyvoice.errors import GenerationError
 from cosyvoice.native.batching import AHEAD, BURST, Batcher, Ticket
-from tests.native.test_batching import Request
+from tests.native.test_batching import Request, wait_until
 
 END = -1
 
@@ -58,13 +58,6 @@ def join(batcher: Batcher[Request], name: int) -> Request:
     request = Request(name)
     batcher.add(request)
     return request
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.0005)
 
 
 def test_one_request_gets_each_result_at_once() -> None:
