@@ -1,6 +1,6 @@
 # Two commands for people: `make say` speaks, `make test` checks everything. Both set up what they need first.
 
-TEXT ?= Hello! This voice was made on your own machine.
+TEXT ?= Hello, this voice was made on your own machine.
 OUT ?= speech.wav
 VOICE ?=
 

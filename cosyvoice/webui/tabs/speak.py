@@ -12,7 +12,7 @@ from cosyvoice.errors import ConfigError
 from cosyvoice.webui.context import Page, check_length, friendly, language_of, seed_field, seed_of
 from cosyvoice.webui.result import STOP, ResultPanel
 
-SAMPLE = "Hello! This voice was made on your own machine. What would you like to hear?"
+SAMPLE = "Hello, this voice was made on your own machine. What would you like to hear?"
 
 
 def build_speak(page: Page) -> None:
